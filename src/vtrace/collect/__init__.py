@@ -1,0 +1,1 @@
+"""From the agents to the analyzer."""

@@ -1,0 +1,1 @@
+"""The color of a packet, and the registry of every bit, mark and cookie VTrace uses."""

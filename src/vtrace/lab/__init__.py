@@ -1,0 +1,1 @@
+"""A real overlay network on one machine."""

@@ -1,0 +1,1 @@
+"""Log records: packet decoding, packet key, record schema."""

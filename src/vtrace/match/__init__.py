@@ -1,0 +1,1 @@
+"""(task, topology) -> flow entries. Pure."""

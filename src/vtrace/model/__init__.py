@@ -1,0 +1,1 @@
+"""Frozen types every stage shares. Imports nothing of ours."""

@@ -1,0 +1,1 @@
+"""Adapters to Open vSwitch: the only code that speaks OpenFlow and unixctl."""

@@ -1,0 +1,1 @@
+"""Log records -> paths. Pure and columnar."""

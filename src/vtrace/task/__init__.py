@@ -1,0 +1,1 @@
+"""Accept, admit, schedule and expire a diagnosis task."""

@@ -1,0 +1,126 @@
+"""The log record: what one observation point saw of one colored packet.
+
+`RECORD_SCHEMA` is the one place where the columns of a record stand. `LogRecord` is the same as a struct, for
+code that handles single records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import IntEnum
+
+import msgspec
+import pyarrow as pa
+
+
+class Point(IntEnum):
+    """Observation points, in the order in which one logical datapath of one chassis passes them."""
+
+    FIRST_HOP = 0
+    INGRESS = 1
+    REMOTE_OUTPUT = 2
+    LOGICAL_EGRESS = 3
+    EGRESS = 4
+
+    @property
+    def word(self) -> str:
+        return self.name.lower()
+
+
+class LogRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One observation of one colored packet.
+
+    Attributes:
+        region: availability zone of the chassis.
+        chassis: chassis name (SB Chassis.name).
+        incarnation: a number drawn when the agent started; `seq` begins again with each.
+        seq: per-chassis sequence number, from 1, without holes.
+        color: DSCP value that marks the packet; epoch: which use of that color.
+        key: packet key, 64 bits, the same at every hop; as a signed integer.
+        pair: number of the pair and direction in the task, -1 except at the first hop.
+        task: task id, empty except at the first hop.
+        point: a `Point`.
+        datapath: tunnel key of the logical datapath; at table 0 of a tunnel that of the tunnel header.
+        in_key, out_key: tunnel keys of the logical in and out port; 0 where not known.
+        in_ofport: OpenFlow port of the bridge the packet came in by.
+        peer: chassis at the other end of the tunnel, where the packet came from or goes to; else empty.
+        tunnel_id, tunnel_src, tunnel_dst: tunnel header, where it came in by one.
+        eth_src, eth_dst: 48-bit addresses.
+        proto, src, dst, sport, dport: inner headers; for ICMP sport is the type and dport the code.
+        ttl, dscp (the original one), ecn, ip_id, fragment (1: more or later fragment), length_bytes (IP packet).
+        tcp_flags: TCP flag bits.
+        ct_state: OVS conntrack state bits (ovs-fields(7)), 0 where not tracked; ct_zone its zone.
+        wall_ns, mono_ns: the agent's two clocks when it read the copy.
+    """
+
+    region: str = ""
+    chassis: str
+    incarnation: int
+    seq: int
+    color: int
+    epoch: int
+    key: int
+    pair: int = -1
+    task: str = ""
+    point: int
+    datapath: int
+    in_key: int = 0
+    out_key: int = 0
+    in_ofport: int = 0
+    peer: str = ""
+    tunnel_id: int = 0
+    tunnel_src: str = ""
+    tunnel_dst: str = ""
+    eth_src: int = 0
+    eth_dst: int = 0
+    proto: int
+    src: str
+    dst: str
+    sport: int = 0
+    dport: int = 0
+    ttl: int = 0
+    dscp: int = 0
+    ecn: int = 0
+    ip_id: int = 0
+    fragment: int = 0
+    length_bytes: int = 0
+    tcp_flags: int = 0
+    ct_state: int = 0
+    ct_zone: int = 0
+    wall_ns: int = 0
+    mono_ns: int = 0
+
+
+_SMALL = {
+    "color",
+    "point",
+    "fragment",
+    "ecn",
+    "dscp",
+    "ttl",
+    "proto",
+}
+_TEXT = {"region", "chassis", "task", "peer", "tunnel_src", "tunnel_dst", "src", "dst"}
+
+
+def _type_of(name: str) -> pa.DataType:
+    if name in _TEXT:
+        return pa.string()
+    return pa.int16() if name in _SMALL else pa.int64()
+
+
+SCHEMA_VERSION = 1
+RECORD_SCHEMA: pa.Schema = pa.schema(
+    [pa.field(name, _type_of(name), nullable=False) for name in LogRecord.__struct_fields__],
+    metadata={"vtrace_record_version": str(SCHEMA_VERSION)},
+)
+
+
+def to_table(records: Iterable[LogRecord]) -> pa.Table:
+    """The records as an Arrow table of `RECORD_SCHEMA`."""
+    return pa.Table.from_pylist([msgspec.to_builtins(r) for r in records], schema=RECORD_SCHEMA)
+
+
+def from_table(table: pa.Table) -> list[LogRecord]:
+    """The rows of an Arrow table of `RECORD_SCHEMA`."""
+    return [msgspec.convert(row, LogRecord) for row in table.to_pylist()]

@@ -1,0 +1,166 @@
+"""Reads rows of an OVSDB database (RFC 7047) by exact conditions: never a whole table without need.
+
+The protocol is spoken by the `ovs` package; this module adds a time limit to every call and decodes values.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import json
+import time
+from collections.abc import Iterable, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import anyio.to_thread
+import ovs.jsonrpc
+import ovs.poller
+import ovs.stream
+
+from vtrace.errors import CannotWorkError, ProtocolError
+
+Row = dict[str, Any]
+Condition = tuple[str, str, Any]
+
+
+def uuid_ref(uuid: str) -> list[str]:
+    """A uuid as a condition's value."""
+    return ["uuid", uuid]
+
+
+def map_of(**pairs: str) -> list[Any]:
+    """A map as a condition's value; an underscore in a name stands for a hyphen."""
+    return ["map", [[k.replace("_", "-"), v] for k, v in pairs.items()]]
+
+
+def decode(value: Any) -> Any:
+    """An OVSDB value as a Python one: sets become tuples, maps dicts, uuids their text."""
+    if isinstance(value, list) and len(value) == 2:
+        tag, body = value
+        if tag in ("uuid", "named-uuid"):
+            return body
+        if tag == "set":
+            return tuple(decode(item) for item in body)
+        if tag == "map":
+            return {decode(k): decode(v) for k, v in body}
+    return value
+
+
+def as_tuple(value: Any) -> tuple[Any, ...]:
+    """A column that holds a set: OVSDB sends a set of one as the bare value."""
+    return value if isinstance(value, tuple) else (value,)
+
+
+class Database:
+    """One database at one remote, over one connection that is opened when first used.
+
+    Args:
+        remote: "unix:PATH", "tcp:HOST:PORT" or "ssl:HOST:PORT"; several, divided by commas, are tried in order.
+        name: the database's schema name, for example "OVN_Northbound".
+        timeout_s: the limit of each call.
+    """
+
+    def __init__(self, remote: str, name: str, timeout_s: float = 5.0) -> None:
+        self.remote = remote
+        self.name = name
+        self._timeout_s = timeout_s
+        self._connection: Any = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    async def select(self, table: str, where: Iterable[Condition] = (), columns: Sequence[str] = ()) -> list[Row]:
+        """The rows that meet all conditions, decoded.
+
+        Raises:
+            CannotWorkError: the database is out of reach or does not answer in time.
+            ProtocolError: it answers with an error (an unknown table or column, say).
+        """
+        (rows,) = await self.select_many([(table, list(where), columns)])
+        return rows
+
+    async def select_many(self, queries: Sequence[tuple[str, Sequence[Condition], Sequence[str]]]) -> list[list[Row]]:
+        """Several selects in one transaction."""
+        if not queries:
+            return []
+        operations = [
+            {
+                "op": "select",
+                "table": table,
+                "where": [list(condition) for condition in where],
+                **({"columns": [*columns]} if columns else {}),
+            }
+            for table, where, columns in queries
+        ]
+        results = await anyio.to_thread.run_sync(functools.partial(self._transact, operations))
+        return [[{name: decode(value) for name, value in row.items()} for row in result["rows"]] for result in results]
+
+    def _transact(self, operations: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        deadline = time.monotonic() + self._timeout_s
+        if self._connection is None:
+            self._connection = self._connect()
+        request = ovs.jsonrpc.Message.create_request("transact", [self.name, *operations])
+        failed = self._connection.send(request)
+        if failed:
+            self._fail(f"sending failed: {errno.errorcode.get(failed, failed)}")
+        reply = self._receive(request.id, deadline)
+        if reply.type == ovs.jsonrpc.Message.T_ERROR:
+            raise ProtocolError("The database refused a request", self.remote, json.dumps(reply.error))
+        for result in reply.result:
+            if result and "error" in result:
+                raise ProtocolError("The database refused a query", f"{self.name} at {self.remote}", json.dumps(result))
+        return list(reply.result)
+
+    def _connect(self) -> Any:
+        reason = "no remote given"
+        for remote in self.remote.split(","):
+            error, stream = ovs.stream.Stream.open_block(
+                ovs.stream.Stream.open(remote), timeout=int(self._timeout_s * 1000)
+            )
+            if not error:
+                return ovs.jsonrpc.Connection(stream)
+            reason = errno.errorcode.get(error, str(error))
+        raise self._out_of_reach(reason)
+
+    def _receive(self, request_id: Any, deadline: float) -> Any:
+        while True:
+            error, message = self._connection.recv()
+            if error == errno.EAGAIN:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    self._fail(f"no answer within {self._timeout_s:g} s")
+                self._connection.run()
+                poller = ovs.poller.Poller()
+                self._connection.wait(poller)
+                self._connection.recv_wait(poller)
+                poller.timer_wait(max(1, int(left * 1000)))
+                poller.block()
+            elif error:
+                self._fail("the connection was closed")
+            elif message.type == ovs.jsonrpc.Message.T_REQUEST and message.method == "echo":
+                self._connection.send(ovs.jsonrpc.Message.create_reply(message.params, message.id))
+            elif message.id == request_id:
+                return message
+
+    def _fail(self, reason: str) -> None:
+        self.close()
+        raise self._out_of_reach(reason)
+
+    def _out_of_reach(self, reason: str) -> CannotWorkError:
+        return CannotWorkError(
+            f"The database {self.name} is out of reach",
+            self.remote,
+            reason,
+            "Check that its ovsdb-server runs and that the remote is right (--nb, --sb, OVN_NB_DB, OVN_SB_DB)",
+        )

@@ -1,0 +1,374 @@
+"""Reads from the OVN databases the part of the topology that a task can touch.
+
+Every query names what it looks for (a name, a uuid, a reference), so that what is transferred grows with the
+task and not with the cloud. The one exception: an endpoint given as an address is looked for in the addresses
+of all logical switch ports.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from msgspec.structs import replace
+
+from vtrace.errors import CannotWorkError, UsageError
+from vtrace.model.inventory import Chassis, Inventory, LogicalDatapath, LogicalPort
+from vtrace.model.task import Endpoint
+from vtrace.ovn.ovsdb import Database, Row, as_tuple, map_of, uuid_ref
+
+_LSP_COLUMNS = (
+    "_uuid",
+    "name",
+    "type",
+    "addresses",
+    "dynamic_addresses",
+    "port_security",
+    "options",
+    "enabled",
+    "up",
+    "external_ids",
+)
+_LRP_COLUMNS = ("_uuid", "name", "mac", "networks", "peer", "gateway_chassis", "ha_chassis_group", "enabled")
+_MAX_DATAPATHS = 512
+
+
+class OvnDatabases:
+    """The northbound and southbound databases of one cloud."""
+
+    def __init__(self, nb: Database, sb: Database) -> None:
+        self.nb = nb
+        self.sb = sb
+
+    def close(self) -> None:
+        self.nb.close()
+        self.sb.close()
+
+
+def addresses_of(port: Row) -> list[tuple[str, tuple[str, ...]]]:
+    """The (MAC, IP addresses) pairs of a Logical_Switch_Port's `addresses` column."""
+    found = []
+    for text in as_tuple(port["addresses"]):
+        words = text.split()
+        if words and words[0] == "dynamic":
+            words = " ".join(as_tuple(port.get("dynamic_addresses", ()))).split()
+        if words and words[0].count(":") == 5:
+            found.append((words[0].lower(), tuple(words[1:])))
+    return found
+
+
+def same_address(one: str, other: str) -> bool:
+    """Whether two texts are the same IP address."""
+    try:
+        return ipaddress.ip_address(one) == ipaddress.ip_address(other)
+    except ValueError:
+        return False
+
+
+class EndpointResolver:
+    """Turns endpoint texts into endpoints: a port name, `VPC/address`, an address, or a CIDR."""
+
+    def __init__(self, databases: OvnDatabases) -> None:
+        self._nb = databases.nb
+        self._all_ports: list[Row] | None = None
+
+    async def resolve(self, text: str, ip_version: int) -> list[Endpoint]:
+        """The endpoints a text names.
+
+        Raises:
+            UsageError: nothing has that name or address, or several VPCs have it.
+        """
+        rows = await self._nb.select("Logical_Switch_Port", [("name", "==", text)], _LSP_COLUMNS)
+        if rows:
+            return [await self._endpoint(rows[0], ip_version)]
+        vpc, _, address = text.rpartition("/")
+        network = _network(text)
+        if network is not None and network.num_addresses > 1:
+            return await self._in_network(network, vpc="")
+        try:
+            wanted = str(ipaddress.ip_address(address))
+        except ValueError:
+            raise UsageError(
+                f"Nothing is called {text!r}",
+                "endpoint",
+                "it is neither a logical switch port's name, nor VPC/address, nor an address, nor a CIDR",
+                "`ovn-nbctl show` lists the ports",
+            ) from None
+        network = ipaddress.ip_network(wanted)
+        return await self._one_vpc(text, await self._in_network(network, vpc), vpc)
+
+    async def _one_vpc(self, text: str, found: list[Endpoint], vpc: str) -> list[Endpoint]:
+        if not found:
+            raise UsageError(
+                f"No logical switch port has the address {text!r}",
+                "endpoint",
+                "",
+                "Name a port, or an address that a port has",
+            )
+        if len(found) > 1:
+            names = ", ".join(f"{e.vpc}/{e.address} (port {e.name})" for e in found)
+            raise UsageError(
+                f"The address {text!r} is ambiguous",
+                "endpoint",
+                f"{len(found)} ports have it: {names}",
+                "Say which: VPC/address or the port's name",
+            )
+        return found
+
+    async def _in_network(self, network: Any, vpc: str) -> list[Endpoint]:
+        if self._all_ports is None:
+            self._all_ports = await self._nb.select("Logical_Switch_Port", [("type", "==", "")], _LSP_COLUMNS)
+        found = []
+        for row in self._all_ports:
+            for mac, addresses in addresses_of(row):
+                for address in addresses:
+                    if ipaddress.ip_address(address.split("/")[0]) in network:
+                        endpoint = await self._named(row, mac, address)
+                        if not vpc or vpc in endpoint.vpc.split(","):
+                            found.append(endpoint)
+        return found
+
+    async def _endpoint(self, row: Row, ip_version: int) -> Endpoint:
+        for mac, addresses in addresses_of(row):
+            for address in addresses:
+                if ipaddress.ip_address(address).version == ip_version:
+                    return await self._named(row, mac, address)
+        raise UsageError(
+            f"The port {row['name']!r} has no IPv{ip_version} address",
+            "endpoint",
+            f"its addresses are {list(as_tuple(row['addresses']))}",
+            "Give --ip 4 or --ip 6, or another port",
+        )
+
+    async def _named(self, row: Row, mac: str, address: str) -> Endpoint:
+        switches = await self._nb.select(
+            "Logical_Switch", [("ports", "includes", uuid_ref(row["_uuid"]))], ("name", "external_ids")
+        )
+        if not switches:
+            raise CannotWorkError(f"The port {row['name']!r} is in no logical switch", self._nb.remote)
+        vpc = vpc_name(switches[0])
+        return Endpoint(name=row["name"], port=row["name"], address=address, mac=mac, vpc=vpc)
+
+
+def _network(text: str) -> Any:
+    try:
+        return ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        return None
+
+
+def vpc_name(row: Row) -> str:
+    """What a switch or router row says of its VPC: the name given to VTrace, or OpenStack's, or its own."""
+    ids = row.get("external_ids", {})
+    return str(ids.get("vtrace:vpc") or ids.get("neutron:vpc") or row["name"])
+
+
+class InventoryReader:
+    """Collects datapaths, ports and chassis around the endpoints of a task."""
+
+    def __init__(self, databases: OvnDatabases) -> None:
+        self._nb = databases.nb
+        self._sb = databases.sb
+        self._switches: dict[str, Row] = {}
+        self._routers: dict[str, Row] = {}
+        self._links: dict[str, set[str]] = {}
+
+    async def read(self, endpoints: Sequence[tuple[Endpoint, Endpoint]]) -> Inventory:
+        """The inventory of all datapaths on a shortest path between the two ends of any pair."""
+        wanted: set[str] = set()
+        for source, destination in endpoints:
+            start = await self._switch_of(source.port)
+            goal = await self._switch_of(destination.port)
+            wanted |= await self._between(start, goal)
+        datapaths = [await self._datapath(uuid) for uuid in sorted(wanted)]
+        names = {e.port for pair in endpoints for e in pair}
+        ports = [p for d in datapaths for p in await self._ports(d, names)]
+        ports = await self._with_peers(ports)
+        chassis = await self._chassis(sorted({p.chassis for p in ports if p.chassis}))
+        names_of = {uuid: c.name for uuid, c in chassis.items()}
+        ports = [replace(p, chassis=names_of.get(p.chassis, "")) for p in ports]
+        used = tuple(sorted(chassis.values(), key=lambda c: c.name))
+        return Inventory(datapaths=tuple(datapaths), ports=tuple(ports), chassis=used)
+
+    async def _switch_of(self, port: str) -> str:
+        rows = await self._nb.select("Logical_Switch_Port", [("name", "==", port)], ("_uuid",))
+        switches = await self._nb.select("Logical_Switch", [("ports", "includes", uuid_ref(rows[0]["_uuid"]))])
+        self._switches[switches[0]["_uuid"]] = switches[0]
+        return str(switches[0]["_uuid"])
+
+    async def _between(self, start: str, goal: str) -> set[str]:
+        """All datapaths on the shortest paths from one switch to another (breadth first, both ends included)."""
+        distance = {start: 0}
+        before: dict[str, set[str]] = {start: set()}
+        frontier = [start]
+        while frontier and goal not in distance:
+            following: list[str] = []
+            for node in frontier:
+                for neighbor in await self._neighbors(node):
+                    if neighbor not in distance:
+                        distance[neighbor] = distance[node] + 1
+                        before[neighbor] = set()
+                        following.append(neighbor)
+                    if distance[neighbor] == distance[node] + 1:
+                        before[neighbor].add(node)
+            frontier = following
+            if len(distance) > _MAX_DATAPATHS:
+                raise CannotWorkError("The logical topology between the endpoints is too large", "", f"{len(distance)}")
+        if goal not in distance:
+            return {start, goal} | await self._neighbors(start)
+        found: set[str] = set()
+        stack = [goal]
+        while stack:
+            node = stack.pop()
+            if node not in found:
+                found.add(node)
+                stack.extend(before[node])
+        return found
+
+    async def _neighbors(self, node: str) -> set[str]:
+        if node not in self._links:
+            reader = self._switch_neighbors if node in self._switches else self._router_neighbors
+            self._links[node] = await reader(node)
+        return self._links[node]
+
+    async def _switch_neighbors(self, node: str) -> set[str]:
+        router_ports: list[Row] = []
+        ports = as_tuple(self._switches[node]["ports"])
+        # One transaction: the switch's own ports of type router.
+        results = await self._nb.select_many(
+            [
+                (
+                    "Logical_Switch_Port",
+                    [("_uuid", "==", uuid_ref(p)), ("type", "==", "router")],
+                    ("options",),
+                )
+                for p in ports
+            ]
+        )
+        for rows in results:
+            router_ports.extend(rows)
+        found = set()
+        for row in router_ports:
+            for router in await self._router_with_port(row["options"].get("router-port", "")):
+                found.add(router)
+        return found
+
+    async def _router_with_port(self, name: str) -> list[str]:
+        rows = await self._nb.select("Logical_Router_Port", [("name", "==", name)], ("_uuid",))
+        if not rows:
+            return []
+        routers = await self._nb.select("Logical_Router", [("ports", "includes", uuid_ref(rows[0]["_uuid"]))])
+        for router in routers:
+            self._routers[router["_uuid"]] = router
+        return [router["_uuid"] for router in routers]
+
+    async def _router_neighbors(self, node: str) -> set[str]:
+        found: set[str] = set()
+        for uuid in as_tuple(self._routers[node]["ports"]):
+            (lrp,) = await self._nb.select("Logical_Router_Port", [("_uuid", "==", uuid_ref(uuid))], ("name", "peer"))
+            peers = as_tuple(lrp["peer"])
+            if peers:
+                found.update(await self._router_with_port(peers[0]))
+            lsps = await self._nb.select(
+                "Logical_Switch_Port", [("options", "includes", map_of(router_port=lrp["name"]))], ("_uuid",)
+            )
+            for lsp in lsps:
+                switches = await self._nb.select("Logical_Switch", [("ports", "includes", uuid_ref(lsp["_uuid"]))])
+                for switch in switches:
+                    self._switches[switch["_uuid"]] = switch
+                    found.add(switch["_uuid"])
+        return found
+
+    async def _datapath(self, uuid: str) -> LogicalDatapath:
+        is_switch = uuid in self._switches
+        row = self._switches[uuid] if is_switch else self._routers[uuid]
+        ids = map_of(logical_switch=uuid) if is_switch else map_of(logical_router=uuid)
+        bindings = await self._sb.select("Datapath_Binding", [("external_ids", "includes", ids)])
+        if not bindings:
+            bindings = await self._sb.select("Datapath_Binding", [("nb_uuid", "==", uuid)])
+        if not bindings:
+            raise CannotWorkError(
+                f"The southbound database does not know {row['name']!r} yet",
+                self._sb.remote,
+                "ovn-northd lags or is dead",
+            )
+        return LogicalDatapath(
+            key=bindings[0]["tunnel_key"],
+            name=row["name"],
+            kind="vswitch" if is_switch else router_kind(row),
+            nb_uuid=uuid,
+            sb_uuid=bindings[0]["_uuid"],
+            vpc=vpc_name(row),
+        )
+
+    async def _ports(self, datapath: LogicalDatapath, names: Iterable[str]) -> list[LogicalPort]:
+        """The datapath's router-side ports, and the endpoints' own."""
+        here = ("datapath", "==", uuid_ref(datapath.sb_uuid))
+        kinds = ("patch", "chassisredirect", "l3gateway", "localnet", "external", "virtual")
+        queries: list[Any] = [("Port_Binding", [here, ("type", "==", kind)], ()) for kind in kinds]
+        queries += [("Port_Binding", [here, ("logical_port", "==", name)], ()) for name in sorted(names)]
+        rows = {row["_uuid"]: row for result in await self._sb.select_many(queries) for row in result}
+        return [await self._port(datapath.key, row) for row in rows.values()]
+
+    async def _port(self, datapath: int, row: Row) -> LogicalPort:
+        nb = await self._nb.select("Logical_Switch_Port", [("name", "==", row["logical_port"])], _LSP_COLUMNS)
+        peer = row["options"].get("peer", "")
+        first = nb[0] if nb else None
+        return LogicalPort(
+            name=row["logical_port"],
+            key=row["tunnel_key"],
+            datapath=datapath,
+            type=row["type"],
+            chassis=next(iter(as_tuple(row["chassis"])), ""),
+            peer=peer,
+            mac=(as_tuple(row["mac"]) or ("",))[0].split(" ")[0],
+            addresses=tuple(as_tuple(first["addresses"])) if first else tuple(as_tuple(row["mac"])),
+            port_security=tuple(as_tuple(first["port_security"])) if first else (),
+            nb_uuid=first["_uuid"] if first else "",
+            sb_uuid=row["_uuid"],
+            enabled=as_tuple(first["enabled"]) != (False,) if first else True,
+            up=as_tuple(row.get("up", True)) != (False,),
+        )
+
+    async def _with_peers(self, ports: list[LogicalPort]) -> list[LogicalPort]:
+        known = {p.name: p for p in ports}
+        missing = sorted({p.peer for p in ports if p.peer and p.peer not in known})
+        results = await self._sb.select_many(
+            [("Port_Binding", [("logical_port", "==", name)], ("logical_port", "datapath")) for name in missing]
+        )
+        uuids = {row["logical_port"]: row["datapath"] for rows in results for row in rows}
+        keys: dict[str, int] = {}
+        for name, uuid in uuids.items():
+            (row,) = await self._sb.select("Datapath_Binding", [("_uuid", "==", uuid_ref(uuid))], ("tunnel_key",))
+            keys[name] = row["tunnel_key"]
+        keys.update({p.name: p.datapath for p in ports})
+        return [replace(p, peer_datapath=keys.get(p.peer, 0)) for p in ports]
+
+    async def _chassis(self, uuids: Sequence[str]) -> dict[str, Chassis]:
+        columns = ("_uuid", "name", "hostname", "encaps")
+        results = await self._sb.select_many([("Chassis", [("_uuid", "==", uuid_ref(u))], columns) for u in uuids])
+        found = {}
+        for row in (row for rows in results for row in rows):
+            encaps = [
+                encap
+                for uuid in as_tuple(row["encaps"])
+                for encap in await self._sb.select("Encap", [("_uuid", "==", uuid_ref(uuid))], ("type", "ip"))
+            ]
+            hostname = row["hostname"]
+            same = await self._sb.select("Chassis", [("hostname", "==", hostname)], ("_uuid",)) if hostname else []
+            found[row["_uuid"]] = Chassis(
+                name=row["name"],
+                server=hostname if len(same) == 1 else row["name"],
+                hostname=hostname,
+                encap_ips=tuple(dict.fromkeys(e["ip"] for e in encaps)),
+                encap_types=tuple(dict.fromkeys(e["type"] for e in encaps)),
+            )
+        return found
+
+
+def router_kind(row: Row) -> str:
+    """vbrouter or vrouter, by the rule of the answer's format: an external id, or a gateway router without NAT."""
+    if row["external_ids"].get("vtrace:kind") == "vbrouter":
+        return "vbrouter"
+    return "vbrouter" if "chassis" in row["options"] and not as_tuple(row["nat"]) else "vrouter"

@@ -1,0 +1,175 @@
+"""Coloring entries: what gives a task's packets their color at the first hop, and what watches beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from vtrace.color import guard
+from vtrace.color.registry import PRIORITY_COLOR, Role, Stage, cookie
+from vtrace.model.openflow import FlowEntry, TableId
+from vtrace.model.plan import Claim, ColorUse, FirstHop, Hook, LocalVif, PlannedEntry, Scope
+from vtrace.model.record import Point
+from vtrace.model.task import Direction, Pair
+
+PRIORITY_PROBE = 65533
+PRIORITY_COUNT = 65532
+COPY_BYTES = 192
+_TABLE_0 = TableId(0)
+
+
+def ip_match(version: int) -> str:
+    return "ip" if version == 4 else "ipv6"
+
+
+def pair_match(pair: Pair) -> str:
+    """The match of a pair's packets as their sender writes them, in ovs-fields(7) syntax."""
+    traffic = pair.traffic
+    six = traffic.ip_version == 6
+    proto = {"": "ipv6" if six else "ip", "icmp": "icmp6" if six else "icmp"}.get(traffic.proto)
+    terms = [proto or traffic.proto + ("6" if six else "")]
+    source, destination = ("ipv6_src", "ipv6_dst") if six else ("nw_src", "nw_dst")
+    terms += [f"{source}={pair.source.address}", f"{destination}={pair.destination.address}"]
+    sport, dport = traffic.sport, traffic.dport
+    if pair.direction is Direction.REPLY:
+        sport, dport = dport, sport
+    if sport is not None:
+        terms.append(f"tp_src={sport}")
+    if dport is not None:
+        terms.append(f"tp_dst={dport}")
+    if pair.direction is Direction.FORWARD:
+        if traffic.tcp_flags:
+            terms.append(f"tcp_flags={traffic.tcp_flags}")
+        if traffic.icmp_type is not None:
+            terms.append(f"{'icmpv6_type' if six else 'icmp_type'}={traffic.icmp_type}")
+    return ",".join(terms)
+
+
+def copy_action(claim: Claim, meter: int) -> str:
+    """The action that sends a copy to our agent, through one of its meters, to nobody else."""
+    return f"controller(max_len={COPY_BYTES},id={claim.controller_id},meter_id={meter})"
+
+
+def coloring_entry(hop: FirstHop, use: ColorUse, scope: Scope, claim: Claim, hard_timeout_s: int) -> PlannedEntry:
+    """Colors the pair's packets that carry the color's original DSCP, and copies them."""
+    lsb = scope.layout.guard_lsb
+    return PlannedEntry(
+        entry=FlowEntry(
+            table=_TABLE_0,
+            priority=PRIORITY_COLOR,
+            cookie=cookie(Role.COLOR, claim.generation, color=use.color, index=hop.pair.index),
+            match=f"in_port={hop.vif.ofport},{pair_match(hop.pair)},nw_tos={use.original_dscp << 2},"
+            f"{guard.match_none(lsb)}",
+            actions=f"load:0x{use.color:x}->NXM_OF_IP_TOS[2..7],{guard.load(lsb, Stage.TABLE_0)},"
+            f"{copy_action(claim, claim.first_meter)},resubmit(,0)",
+            hard_timeout_s=hard_timeout_s,
+        ),
+        hook=Hook(
+            role=Role.COLOR,
+            point=Point.FIRST_HOP,
+            datapath=hop.vif.datapath,
+            pair=hop.pair.index,
+            color=use.color,
+            epoch=use.epoch,
+            original_dscp=use.original_dscp,
+        ),
+    )
+
+
+def probe_entries(hop: FirstHop, scope: Scope, claim: Claim, hard_timeout_s: int) -> tuple[PlannedEntry, ...]:
+    """Copies, uncolored, of the pair's packets whose DSCP has no color yet, and of the sender's ARP or ND requests."""
+    lsb = scope.layout.guard_lsb
+    request = "arp,arp_op=1" if hop.pair.traffic.ip_version == 4 else "icmp6,icmpv6_type=135"
+    found = []
+    for number, match in enumerate((pair_match(hop.pair), request)):
+        found.append(
+            PlannedEntry(
+                entry=FlowEntry(
+                    table=_TABLE_0,
+                    priority=PRIORITY_PROBE,
+                    cookie=cookie(Role.PROBE, claim.generation, index=hop.pair.index << 1 | number),
+                    match=f"in_port={hop.vif.ofport},{match},{guard.match_none(lsb)}",
+                    actions=f"{guard.load(lsb, Stage.TABLE_0)},{copy_action(claim, claim.copy_meter)},resubmit(,0)",
+                    hard_timeout_s=hard_timeout_s,
+                ),
+                hook=Hook(role=Role.PROBE, datapath=hop.vif.datapath, pair=hop.pair.index),
+            )
+        )
+    return tuple(found)
+
+
+def neighbor_reply_entries(hop: FirstHop, scope: Scope, claim: Claim, hard_timeout_s: int) -> tuple[PlannedEntry, ...]:
+    """Copies of the ARP replies or neighbor advertisements that reach the sender's VIF."""
+    lsb = scope.layout.guard_lsb
+    reply = "arp,arp_op=2" if hop.pair.traffic.ip_version == 4 else "icmp6,icmpv6_type=136"
+    return tuple(
+        PlannedEntry(
+            entry=FlowEntry(
+                table=scope.layout.log_to_physical,
+                priority=PRIORITY_PROBE,
+                cookie=cookie(Role.PROBE, claim.generation, index=1 << 24 | hop.pair.index << 1 | number),
+                match=f"{reply},metadata=0x{hop.vif.datapath:x},reg15=0x{hop.vif.key:x},{guard_match}",
+                actions=f"clone({guard.load(lsb, Stage.LOG_TO_PHYSICAL)},{copy_action(claim, claim.copy_meter)},"
+                f"resubmit(,{scope.layout.log_to_physical}))",
+                hard_timeout_s=hard_timeout_s,
+            ),
+            hook=Hook(role=Role.PROBE, datapath=hop.vif.datapath, pair=hop.pair.index),
+        )
+        for number, guard_match in enumerate(guard.matches_before_log_to_physical(lsb))
+    )
+
+
+def reply_count_entries(
+    pair: Pair, vif: LocalVif, scope: Scope, claim: Claim, hard_timeout_s: int
+) -> tuple[PlannedEntry, ...]:
+    """Counts, without color or copy, what the pair's destination answers: replies, TCP resets, ICMP errors."""
+    lsb = scope.layout.guard_lsb
+    back = Pair(
+        index=pair.index,
+        direction=Direction.REPLY,
+        source=pair.destination,
+        destination=pair.source,
+        traffic=pair.traffic,
+    )
+    six = pair.traffic.ip_version == 6
+    source, destination = ("ipv6_src", "ipv6_dst") if six else ("nw_src", "nw_dst")
+    addresses = f"{source}={back.source.address},{destination}={back.destination.address}"
+    error = f"icmp6,{addresses},icmpv6_type=1" if six else f"icmp,{addresses},icmp_type=3"
+    matches = [(PRIORITY_COUNT, pair_match(back)), (PRIORITY_PROBE, error)]
+    if pair.traffic.proto in ("", "tcp"):
+        matches.append((PRIORITY_PROBE, f"{'tcp6' if six else 'tcp'},{addresses},tcp_flags=+rst"))
+    return tuple(
+        PlannedEntry(
+            entry=FlowEntry(
+                table=_TABLE_0,
+                priority=priority,
+                cookie=cookie(Role.COUNT, claim.generation, index=pair.index << 2 | number),
+                match=f"in_port={vif.ofport},{match},{guard.match_none(lsb)}",
+                actions=f"{guard.load(lsb, Stage.TABLE_0)},resubmit(,0)",
+                hard_timeout_s=hard_timeout_s,
+            ),
+            hook=Hook(role=Role.COUNT, datapath=vif.datapath, pair=pair.index),
+        )
+        for number, (priority, match) in enumerate(matches)
+    )
+
+
+def doubt_entries(
+    vifs: Iterable[LocalVif], use: ColorUse, scope: Scope, claim: Claim, hard_timeout_s: int
+) -> tuple[PlannedEntry, ...]:
+    """Notices packets that come in from a VIF with the color already: they are not ours, and make it unusable."""
+    lsb = scope.layout.guard_lsb
+    return tuple(
+        PlannedEntry(
+            entry=FlowEntry(
+                table=_TABLE_0,
+                priority=PRIORITY_COLOR,
+                cookie=cookie(Role.DOUBT, claim.generation, color=use.color, index=vif.ofport << 1 | (version == 6)),
+                match=f"in_port={vif.ofport},{ip_match(version)},nw_tos={use.color << 2},{guard.match_none(lsb)}",
+                actions=f"{guard.load(lsb, Stage.TABLE_0)},{copy_action(claim, claim.copy_meter)},resubmit(,0)",
+                hard_timeout_s=hard_timeout_s,
+            ),
+            hook=Hook(role=Role.DOUBT, datapath=vif.datapath, color=use.color, epoch=use.epoch),
+        )
+        for vif in vifs
+        for version in scope.ip_versions
+    )

@@ -1,0 +1,29 @@
+"""The guard bits: how an entry of ours looks a packet up a second time without meeting itself again.
+
+Two bits of reg10 hold the stage that a packet has passed in this logical datapath (`registry.Stage`). OVN sets
+reg10 to 0 when the packet crosses into the next logical datapath, so that each of them is seen once.
+"""
+
+from __future__ import annotations
+
+from vtrace.color.registry import Stage
+
+
+def load(lsb: int, stage: Stage) -> str:
+    """The action that notes the stage."""
+    return f"load:0x{stage:x}->NXM_NX_REG10[{lsb}..{lsb + 1}]"
+
+
+def match_none(lsb: int) -> str:
+    """Matches packets that have passed no hook yet."""
+    return f"reg10=0/0x{3 << lsb:x}"
+
+
+def match_before_remote_output(lsb: int) -> str:
+    """Matches packets of stage NONE and TABLE_0."""
+    return f"reg10=0/0x{2 << lsb:x}"
+
+
+def matches_before_log_to_physical(lsb: int) -> tuple[str, str]:
+    """Two matches that together mean: any stage but LOG_TO_PHYSICAL."""
+    return match_before_remote_output(lsb), f"reg10=0x{Stage.REMOTE_OUTPUT << lsb:x}/0x{3 << lsb:x}"

@@ -1,0 +1,115 @@
+"""Reads the text of `ovs-ofctl dump-flows` (ovs-fields(7), ovs-actions(7)): no regular expressions.
+
+Every splitter here knows brackets, so that `in_port=12` is one word and `learn(a,b)` one action.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from vtrace.errors import ProtocolError
+from vtrace.model.openflow import Cookie, InstalledEntry, TableId
+
+DEFAULT_PRIORITY = 32768
+_OPEN = "([{"
+_CLOSE = ")]}"
+
+# Words of a dump line that say something about the entry and are no part of its match.
+_NUMBERS = ("n_packets", "n_bytes", "hard_timeout", "priority", "table", "cookie", "duration")
+_AGES = ("idle_timeout", "idle_age", "hard_age", "importance", "n_offload_packets", "n_offload_bytes")
+_FLAGS = frozenset(("send_flow_rem", "check_overlap", "reset_counts", "no_packet_counts", "no_byte_counts"))
+
+
+def split_top(text: str, separator: str = ",") -> Iterator[str]:
+    """Splits at separators that are outside all brackets; parts are stripped, empty ones left out.
+
+    Raises:
+        ProtocolError: brackets that do not balance.
+    """
+    depth = 0
+    start = 0
+    for index, char in enumerate(text):
+        if char in _OPEN:
+            depth += 1
+        elif char in _CLOSE:
+            depth -= 1
+            if depth < 0:
+                raise ProtocolError("brackets do not balance", why=text[:200])
+        elif char == separator and depth == 0:
+            part = text[start:index].strip()
+            if part:
+                yield part
+            start = index + 1
+    if depth:
+        raise ProtocolError("brackets do not balance", why=text[:200])
+    part = text[start:].strip()
+    if part:
+        yield part
+
+
+def number(text: str) -> int:
+    """A number as OVS prints it (decimal or 0x…). Raises ProtocolError."""
+    try:
+        return int(text, 16) if text[:2] in ("0x", "0X") else int(text, 10)
+    except ValueError:
+        raise ProtocolError("not a number", why=repr(text[:80])) from None
+
+
+def masked(text: str, width_bits: int) -> tuple[int, int]:
+    """Reads `value` or `value/mask`; without a mask it is all ones."""
+    value, slash, mask = text.partition("/")
+    return number(value), number(mask) if slash else (1 << width_bits) - 1
+
+
+def match_fields(match: str) -> dict[str, str]:
+    """The words of a match: `{"tcp": "", "in_port": "12", "reg10": "0x1/0x1"}`."""
+    fields: dict[str, str] = {}
+    for word in split_top(match):
+        name, _, value = word.partition("=")
+        fields[name] = value
+    return fields
+
+
+def is_entry(line: str) -> bool:
+    """Whether a line of a dump is an entry (and no header such as `NXST_FLOW reply …`)."""
+    return " actions=" in line or line.startswith("actions=")
+
+
+def parse_entry(line: str) -> InstalledEntry:
+    """One line of `ovs-ofctl --no-names dump-flows`.
+
+    Raises:
+        ProtocolError: the line is no entry.
+    """
+    head, found, actions = line.strip().partition("actions=")
+    if not found or (head and not head.endswith((" ", ","))):
+        raise ProtocolError("a line of a flow dump has no actions", why=line[:200])
+    values: dict[str, str] = {}
+    match: list[str] = []
+    # Flags such as send_flow_rem are followed by a blank, everything else by a comma.
+    for word in split_top(head.replace(" ", ",")):
+        name, equals, value = word.partition("=")
+        if equals and (name in _NUMBERS or name in _AGES):
+            values[name] = value
+        elif word not in _FLAGS:
+            match.append(word)
+    try:
+        duration_s = float(values.get("duration", "0s").removesuffix("s"))
+    except ValueError:
+        raise ProtocolError("a flow's duration is no number", why=line[:200]) from None
+    return InstalledEntry(
+        table=TableId(number(values.get("table", "0"))),
+        priority=number(values.get("priority", str(DEFAULT_PRIORITY))),
+        cookie=Cookie(number(values.get("cookie", "0"))),
+        match=",".join(match),
+        actions=actions,
+        n_packets=number(values.get("n_packets", "0")),
+        n_bytes=number(values.get("n_bytes", "0")),
+        duration_s=duration_s,
+        hard_timeout_s=number(values.get("hard_timeout", "0")),
+    )
+
+
+def parse_dump(text: str) -> tuple[InstalledEntry, ...]:
+    """All entries of a dump; header lines are skipped."""
+    return tuple(parse_entry(line) for line in text.splitlines() if is_entry(line))

@@ -1,0 +1,118 @@
+"""`lab up` and `lab down`."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+
+import msgspec
+
+from vtrace.errors import CannotWorkError
+from vtrace.lab import daemons, links, logical, namespaces, plan, programs, readiness
+from vtrace.lab import state as lab_state
+from vtrace.lab.lock import locked
+from vtrace.lab.state import LabState
+from vtrace.lab.topology import Topology, read
+
+Progress = Callable[[str], None]
+
+
+def up(name: str, source: str | None, progress: Progress) -> LabState:
+    """Build a lab and wait until it forwards. Leaves nothing when it fails.
+
+    Args:
+        name: of the lab.
+        source: topology file, or None for the default.
+        progress: told in words what is being done.
+
+    Raises:
+        UsageError: the topology is wrong.
+        CannotWorkError: not root, programs missing, already up, or it did not come up (says what was waited for).
+    """
+    topology, file_name = read(source)
+    programs.require_root()
+    programs.require_programs()
+    with locked(name) as lock:
+        if lab_state.load(name) is not None:
+            raise CannotWorkError(f"lab {name!r} is up already", "", "", f"vtrace lab down --lab {name}")
+        if lab_state.read_state(name) is not None or namespaces.existing(name):
+            progress("removing what an interrupted `lab up` left")
+            _clear(name)
+        started = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+        state = plan.make_state(name, topology, file_name, started)
+        try:
+            lab_state.write_state(state)
+            _build(state, topology, lock, progress)
+            state = msgspec.structs.replace(state, phase="up")
+            lab_state.write_state(state)
+        except BaseException:  # also Ctrl-C and SIGTERM: half a lab helps nobody
+            progress("removing the unfinished lab")
+            _clear(name)
+            _remove_directory(name)
+            raise
+    return state
+
+
+def _build(state: LabState, topology: Topology, lock: int, progress: Progress) -> None:
+    progress(f"making {len(state.nodes)} nodes and {len(state.wires)} wires")
+    namespaces.create(state.name, [node.name for node in state.nodes], [lock])
+    links.create(state, topology, [lock])
+    progress("starting Open vSwitch and OVN")
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        central = pool.submit(daemons.start_central, state)
+        switches = [pool.submit(daemons.start_switch, state, server) for server in state.servers]
+        central.result()
+        written = pool.submit(logical.write, state, topology)
+        for switch in switches:
+            switch.result()
+        written.result()
+        list(pool.map(lambda server: daemons.start_controller(state, server), state.servers))
+    progress("waiting for OVN to bind the VMs' ports")
+    readiness.wait_until_configured(state)
+    progress("waiting for every VM to reach every other of its VPC")
+    readiness.wait_until_forwarding(state)
+
+
+def down(name: str) -> bool:
+    """Remove all of a lab, in whatever state it is.
+
+    Returns:
+        Whether there was anything.
+
+    Raises:
+        CannotWorkError: not root, or something could not be removed.
+    """
+    if not lab_state.directory(name).exists() and not namespaces.existing(name):
+        return False
+    programs.require_root()
+    with locked(name):
+        _clear(name)
+        _remove_directory(name)
+    return True
+
+
+def _clear(name: str) -> None:
+    """End the lab's processes and remove all but its directory."""
+    namespaces.end_processes(name)
+    namespaces.remove(name)
+    path = lab_state.directory(name)
+    for entry in path.iterdir():
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+
+
+def _remove_directory(name: str) -> None:
+    """Remove the lab's directory, and its parents when they are empty now."""
+    path = lab_state.directory(name)
+    path.rmdir()
+    for parent in (path.parent, path.parent.parent):
+        if parent.name not in ("lab", "vtrace"):
+            return
+        try:
+            parent.rmdir()
+        except OSError:  # another lab is in it
+            return

@@ -1,0 +1,196 @@
+"""Links, addresses and routes of a lab. Every link is made inside the namespaces it joins."""
+
+from __future__ import annotations
+
+import ipaddress
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from vtrace.lab import namespaces, plan
+from vtrace.lab.programs import run
+from vtrace.lab.state import LabServer, LabState, LabVm, LabWire, namespace
+from vtrace.lab.topology import Topology, router_address
+
+WIRE_MTU = 1500
+VM_LINK = "eth0"
+
+
+def wire_port(towards: str) -> str:
+    """Name of the port of a server's br-phy, or of a wire's link, that leads to a server."""
+    return f"to-{towards}"
+
+
+def create(state: LabState, topology: Topology, keep_fds: Iterable[int]) -> None:
+    """Make all veth pairs, and set up the namespaces of wires, VMs and central.
+
+    What hangs on Open vSwitch's own port of a server is set up later, by `set_up_underlay`.
+    """
+    keep_fds = list(keep_fds)
+    _batch(_pairs(state, topology), keep_fds)
+    for node in state.nodes:
+        _in_network(state, node.name, _set_sysctls_of_vm if node.role == "vm" else _set_sysctls_of_router)
+    _on(state, "central", _central_lines(state), keep_fds)
+    for server in state.servers:
+        lines = [f"addr add {server.mgmt_address}/{plan.MGMT_PREFIX_LENGTH} dev mgmt0", "link set mgmt0 up"]
+        lines += [f"link set {wire_port(end)} up" for end in _others(state, server)]
+        lines += [f"link set {vm.name} up" for vm in state.vms if vm.server == server.name]
+        _on(state, server.name, ["link set lo up", *lines], keep_fds)
+    for wire in state.wires:
+        _on(state, wire.name, _wire_lines(state, wire), keep_fds)
+    for vm in state.vms:
+        _on(state, vm.name, _vm_lines(vm, topology), keep_fds)
+    _turn_offload_off(state, keep_fds)
+
+
+def _pairs(state: LabState, topology: Topology) -> list[str]:
+    def pair(one: str, link: str, other: str, peer: str, extra: str = "", peer_extra: str = "") -> str:
+        a, b = namespace(state.name, one), namespace(state.name, other)
+        return f"link add {link} {extra} netns {a} type veth peer name {peer} {peer_extra} netns {b}"
+
+    lines = [pair("central", f"to-{s.name}", s.name, "mgmt0") for s in state.servers]
+    for wire in state.wires:
+        for end, mac in zip(wire.ends, wire.macs, strict=True):
+            other = wire.ends[1] if end == wire.ends[0] else wire.ends[0]
+            lines.append(pair(wire.name, wire_port(end), end, wire_port(other), f"address {mac} mtu {WIRE_MTU}"))
+    for vm in state.vms:
+        lines.append(pair(vm.name, VM_LINK, vm.server, vm.name, f"address {vm.mac} mtu {topology.vm_mtu}"))
+    return lines
+
+
+def _others(state: LabState, server: LabServer) -> list[str]:
+    return [other.name for other in state.servers if other.name != server.name]
+
+
+def _central_lines(state: LabState) -> list[str]:
+    address = f"{plan.CENTRAL_MGMT_ADDRESS}/{plan.MGMT_PREFIX_LENGTH}"
+    lines = ["link set lo up", "link add mgmt type bridge", f"addr add {address} dev mgmt", "link set mgmt up"]
+    for server in state.servers:
+        lines.append(f"link set to-{server.name} master mgmt up")
+    return lines
+
+
+def _wire_lines(state: LabState, wire: LabWire) -> list[str]:
+    lines = ["link set lo up"]
+    servers = {server.name: server for server in state.servers}
+    for end, address in zip(wire.ends, wire.addresses, strict=True):
+        server, link = servers[end], wire_port(end)
+        lines += [
+            f"addr add {address}/32 dev {link}",
+            f"link set {link} up",
+            f"route add {server.tunnel_address}/32 dev {link}",
+            f"neigh add {server.tunnel_address} lladdr {server.tunnel_mac} dev {link} nud permanent",
+        ]
+    return lines
+
+
+def _vm_lines(vm: LabVm, topology: Topology) -> list[str]:
+    lines = ["link set lo up", f"link set {VM_LINK} up"]
+    networks = plan.subnets(topology, vm.switch)
+    for text in vm.addresses:
+        network = next(network for network in networks if ipaddress.ip_address(text) in network)
+        nodad = " nodad" if network.version == 6 else ""
+        lines.append(f"addr add {text}/{network.prefixlen} dev {VM_LINK}{nodad}")
+    for text in vm.aliases:
+        lines.append(f"addr add {text} dev lo")
+    if vm.router is not None:
+        for network in networks:
+            if any(ipaddress.ip_address(text) in network for text in vm.addresses):
+                lines.append(f"-{network.version} route add default via {router_address(network)} dev {VM_LINK}")
+    return lines
+
+
+def set_up_underlay(state: LabState, server: LabServer) -> None:
+    """Give the local port of br-phy the tunnel address, and a route to every other server over its wire.
+
+    The address has a /16 because Open vSwitch picks a route's source address by the mask; `noprefixroute`
+    keeps the kernel from thinking that the other servers are neighbors.
+    """
+    bridge = plan.UNDERLAY_BRIDGE
+    address = f"{server.tunnel_address}/{plan.TUNNEL_PREFIX_LENGTH}"
+    lines = [f"addr add {address} dev {bridge} noprefixroute", f"link set {bridge} mtu {WIRE_MTU} up"]
+    for other in state.servers:
+        if other.name != server.name:
+            gateway = gateway_of(state.wire_between(server.name, other.name), server.name)
+            lines.append(f"route add {other.tunnel_address}/32 via {gateway} dev {bridge} onlink")
+    _on(state, server.name, lines, ())
+
+
+def gateway_of(wire: LabWire, server: str) -> str:
+    """The wire's address towards a server."""
+    return wire.addresses[wire.ends.index(server)]
+
+
+def _batch(lines: Sequence[str], keep_fds: Iterable[int], *options: str) -> None:
+    run(["ip", *options, "-batch", "-"], text="\n".join(lines) + "\n", keep_fds=keep_fds)
+
+
+def _on(state: LabState, node: str, lines: Sequence[str], keep_fds: Iterable[int]) -> None:
+    """Run `ip` lines inside a node. `ip -n` does not understand lines that begin with an option, `-4 …` does."""
+    plain = [line for line in lines if not line.startswith("-")]
+    _batch(plain, keep_fds, "-n", namespace(state.name, node))
+    for line in lines:
+        if line.startswith("-"):
+            run(["ip", "-n", namespace(state.name, node), *line.split()], keep_fds=keep_fds)
+
+
+def _in_network(state: LabState, node: str, action: Callable[[], None]) -> None:
+    """Do something in a thread of its own that has entered the node's network namespace."""
+    failures: list[Exception] = []
+
+    def work() -> None:
+        try:
+            namespaces.enter_network(state.name, node)
+            action()
+        except OSError as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    if failures:
+        raise failures[0]
+
+
+def _write_sysctls(settings: dict[str, str]) -> None:
+    for key, value in settings.items():
+        Path("/proc/sys/net", key).write_text(value)
+
+
+def _set_sysctls_of_router() -> None:
+    """Wires route; servers and central don't, and none of them speaks IPv6 or answers ARP for another link."""
+    settings = {"ipv4/ip_forward": "1"}
+    for scope in ("all", "default"):
+        settings[f"ipv4/conf/{scope}/rp_filter"] = "0"
+        settings[f"ipv4/conf/{scope}/arp_ignore"] = "1"
+        settings[f"ipv4/conf/{scope}/send_redirects"] = "0"
+        settings[f"ipv6/conf/{scope}/disable_ipv6"] = "1"
+    _write_sysctls(settings)
+
+
+def _set_sysctls_of_vm() -> None:
+    settings = {"ipv4/ping_group_range": "0 2147483647"}
+    for scope in ("all", "default", VM_LINK):
+        settings[f"ipv4/conf/{scope}/rp_filter"] = "0"
+        settings[f"ipv6/conf/{scope}/disable_ipv6"] = "0"
+        settings[f"ipv6/conf/{scope}/accept_ra"] = "0"
+        settings[f"ipv6/conf/{scope}/dad_transmits"] = "0"
+        settings[f"ipv6/conf/{scope}/router_solicitations"] = "0"
+    _write_sysctls(settings)
+
+
+def _turn_offload_off(state: LabState, keep_fds: Iterable[int]) -> None:
+    """Have every sender fill in its checksums: veth leaves them open, and userspace forwarding does not close them."""
+    for vm in state.vms:
+        _ethtool(state, vm.name, VM_LINK, keep_fds)
+        _ethtool(state, vm.server, vm.name, keep_fds)
+    for wire in state.wires:
+        for end in wire.ends:
+            other = wire.ends[1] if end == wire.ends[0] else wire.ends[0]
+            _ethtool(state, wire.name, wire_port(end), keep_fds)
+            _ethtool(state, end, wire_port(other), keep_fds)
+
+
+def _ethtool(state: LabState, node: str, link: str, keep_fds: Iterable[int]) -> None:
+    path = f"--net=/run/netns/{namespace(state.name, node)}"
+    run(["nsenter", path, "ethtool", "-K", link, "tx", "off"], keep_fds=keep_fds)

@@ -48,10 +48,14 @@ leave_disabled() {
     local package unit units
     for package in "${new_daemons[@]}"; do
         is_installed "$package" || continue
-        if command -v systemctl >/dev/null; then
-            mapfile -t units < <(dpkg -L "$package" | sed -nE 's#^(/usr)?/lib/systemd/system/([^/@]+\.service)$#\2#p')
-            for unit in "${units[@]}"; do systemctl --quiet disable "$unit" >/dev/null 2>&1 || true; done
-        fi
+        mapfile -t units < <(dpkg -L "$package" | sed -nE 's#^(/usr)?/lib/systemd/system/([^/@]+\.service)$#\2#p')
+        for unit in "${units[@]}"; do
+            if command -v systemctl >/dev/null; then
+                systemctl --quiet disable "$unit" >/dev/null 2>&1 || true
+            else
+                deb-systemd-helper disable "$unit" >/dev/null 2>&1 || true
+            fi
+        done
         if [ -e "/etc/init.d/$package" ] && command -v update-rc.d >/dev/null; then
             update-rc.d "$package" disable >/dev/null 2>&1 || true
         fi

@@ -127,7 +127,8 @@ env -i "${environment[@]}" unshare --mount --pid --ipc --uts --fork --kill-child
     mount -t tmpfs tmpfs "$folder/tmp"
     mount --bind "$repository" "$folder/mnt/vtrace.git"
     mount -o remount,bind,ro "$folder/mnt/vtrace.git"
-    hostname "vtrace-bare"
+    hostname vtrace-bare
+    grep -q vtrace-bare "$folder/etc/hosts" || echo 127.0.1.1 vtrace-bare >>"$folder/etc/hosts"
     cd "$folder"
     if [ "$enter" = pivot ]; then
         mkdir -p mnt/outside

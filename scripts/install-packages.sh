@@ -53,7 +53,7 @@ leave_disabled() {
             if command -v systemctl >/dev/null; then
                 systemctl --quiet disable "$unit" >/dev/null 2>&1 || true
             else
-                deb-systemd-helper disable "$unit" >/dev/null 2>&1 || true
+                DPKG_MAINTSCRIPT_PACKAGE=$package deb-systemd-helper disable "$unit" >/dev/null 2>&1 || true
             fi
         done
         if [ -e "/etc/init.d/$package" ] && command -v update-rc.d >/dev/null; then

@@ -63,26 +63,36 @@ python_is_usable() {
     "$venv/bin/python" -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
 }
 
+# A virtual environment holds absolute paths: in a copied or moved directory it is useless.
+was_moved() { [ -e "$venv/.vtrace-project" ] && ! grep -qxF "$root_dir" "$venv/.vtrace-project"; }
+
+# unchanged STAMP TEXT: whether TEXT is what the stamp recorded last time.
+unchanged() { [ "$(cat "$venv/$1" 2>/dev/null)" = "$2" ]; }
+
 build_venv() {
-    local stamp=$venv/.vtrace-$want wanted
-    # A virtual environment holds absolute paths, so the directory is part of what was set up.
-    wanted=$(cd "$root_dir" && printf '%s\n' "$root_dir" && sha256sum requirements*.txt pyproject.toml)
-    if python_is_usable && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then return; fi
+    local pinned project
+    cd "$root_dir"
+    pinned=$(sha256sum requirements-build.txt "$requirements")
+    project=$(printf '%s\n' "$root_dir" && sha256sum pyproject.toml)
     unset PYTHONPATH PYTHONHOME PIP_TARGET PIP_PREFIX
     export PIP_USER=0 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1
-    if ! python_is_usable; then
+    local pip=("$venv/bin/python" -m pip install --quiet)
+    if ! python_is_usable || was_moved; then
         say "Making .venv with $(find_python)"
         rm -rf "$venv"
         "$(find_python)" -m venv "$venv"
     fi
-    say "Installing the Python packages of $requirements into .venv"
-    local pip=("$venv/bin/python" -m pip install --quiet)
-    cd "$root_dir"
-    # The build tool is pinned too: pip would fetch any version of it for each source package.
-    "${pip[@]}" --require-hashes -r requirements-build.txt
-    "${pip[@]}" --require-hashes --no-build-isolation -r "$requirements"
-    "${pip[@]}" --no-deps --no-build-isolation -e .
-    printf '%s\n' "$wanted" >"$stamp"
+    if ! unchanged ".vtrace-pinned-$want" "$pinned"; then
+        say "Installing the Python packages of $requirements into .venv"
+        # The build tool is pinned too: pip would fetch any version of it for each source package.
+        "${pip[@]}" --require-hashes -r requirements-build.txt
+        "${pip[@]}" --require-hashes --no-build-isolation -r "$requirements"
+        printf '%s\n' "$pinned" >"$venv/.vtrace-pinned-$want"
+    fi
+    if ! unchanged .vtrace-project "$project"; then
+        "${pip[@]}" --no-deps --no-build-isolation -e .
+        printf '%s\n' "$project" >"$venv/.vtrace-project"
+    fi
 }
 
 install_packages

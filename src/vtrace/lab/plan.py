@@ -90,9 +90,7 @@ def _vms(topology: Topology) -> tuple[LabVm, ...]:
     )
 
 
-def _nodes(
-    servers: tuple[LabServer, ...], wires: tuple[LabWire, ...], vms: tuple[LabVm, ...]
-) -> tuple[LabNode, ...]:
+def _nodes(servers: tuple[LabServer, ...], wires: tuple[LabWire, ...], vms: tuple[LabVm, ...]) -> tuple[LabNode, ...]:
     regions = {server.name: server.region for server in servers}
     nodes = [
         LabNode(

@@ -29,7 +29,7 @@ class _Part(msgspec.Struct, frozen=True, kw_only=True):
     """Base of all that state.json holds."""
 
 
-class LabServer(_Part):
+class LabServer(_Part, frozen=True, kw_only=True):
     """A hypervisor or gateway.
 
     Attributes:
@@ -49,7 +49,7 @@ class LabServer(_Part):
     mgmt_address: str
 
 
-class LabWire(_Part):
+class LabWire(_Part, frozen=True, kw_only=True):
     """The way between two servers; end i has the gateway address and MAC i."""
 
     name: str
@@ -58,7 +58,7 @@ class LabWire(_Part):
     macs: tuple[str, str]
 
 
-class LabVm(_Part):
+class LabVm(_Part, frozen=True, kw_only=True):
     """A VM; its name is its Logical_Switch_Port's name."""
 
     name: str
@@ -71,7 +71,7 @@ class LabVm(_Part):
     aliases: tuple[str, ...] = ()
 
 
-class LabNode(_Part):
+class LabNode(_Part, frozen=True, kw_only=True):
     """Anything `lab exec` can enter."""
 
     name: str
@@ -81,7 +81,7 @@ class LabNode(_Part):
     connects: tuple[str, ...]
 
 
-class LabState(_Part):
+class LabState(_Part, frozen=True, kw_only=True):
     """One lab."""
 
     name: str

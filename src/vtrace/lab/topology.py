@@ -33,7 +33,7 @@ class _Declared(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Base of all that a topology file may hold."""
 
 
-class Server(_Declared):
+class Server(_Declared, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A hypervisor or a gateway: one chassis."""
 
     name: str
@@ -41,14 +41,14 @@ class Server(_Declared):
     role: Literal["hypervisor", "gateway"] = "hypervisor"
 
 
-class Router(_Declared):
+class Router(_Declared, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A logical router."""
 
     name: str
     vpc: str
 
 
-class Switch(_Declared):
+class Switch(_Declared, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A logical switch; `router` takes the first host address of each subnet."""
 
     name: str
@@ -57,7 +57,7 @@ class Switch(_Declared):
     router: str | None = None
 
 
-class Vm(_Declared):
+class Vm(_Declared, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A VM with one port; `aliases` are further addresses of its own, reached through routes."""
 
     name: str
@@ -67,7 +67,7 @@ class Vm(_Declared):
     aliases: tuple[str, ...] = ()
 
 
-class Route(_Declared):
+class Route(_Declared, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A static route of a logical router."""
 
     router: str
@@ -75,7 +75,7 @@ class Route(_Declared):
     nexthop: str
 
 
-class Topology(_Declared):
+class Topology(_Declared, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A whole lab, as declared."""
 
     encap: Literal["geneve", "vxlan"] = "geneve"
@@ -153,9 +153,7 @@ def _name_problems(topology: Topology) -> Iterator[tuple[str, str]]:
             yield key, "the name is taken"
         nodes.add(name)
     logical: set[str] = set()
-    for key, name in [("router", r.name) for r in topology.routers] + [
-        ("switch", s.name) for s in topology.switches
-    ]:
+    for key, name in [("router", r.name) for r in topology.routers] + [("switch", s.name) for s in topology.switches]:
         if not name or name in logical:
             yield f"{key} {name!r}.name", "the name is empty or taken"
         logical.add(name)

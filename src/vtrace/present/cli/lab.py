@@ -5,13 +5,16 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import shutil
 import signal
 import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
+import msgspec
+
 from vtrace.errors import UsageError, VTraceError
-from vtrace.lab import build, namespaces, programs, status
+from vtrace.lab import breaking, build, faults, namespaces, programs, status, traffic
 from vtrace.lab import state as lab_state
 
 if TYPE_CHECKING:
@@ -38,7 +41,42 @@ def add_parser(subparsers: Subparsers) -> None:
     execute.add_argument("node", metavar="NODE")
     execute.add_argument("command", nargs=argparse.REMAINDER, metavar="-- CMD…")
 
+    _add_traffic(commands)
+
+    cut = _command(commands, "break", _break, "put a named fault in")
+    cut.add_argument("fault", nargs="?", metavar="FAULT")
+    cut.add_argument("parameters", nargs="*", metavar="KEY=VALUE")
+    cut.add_argument("--list", action="store_true", help="list the faults and their parameters")
+
+    heal = _command(commands, "heal", _heal, "take one fault out, or all")
+    heal.add_argument("what", nargs="?", metavar="ID|FAULT")
+
     _command(commands, "down", _down, "remove all of the lab")
+
+
+def _add_traffic(commands: Subparsers) -> None:
+    parser = commands.add_parser("traffic", help="keep real traffic going between VMs")
+    _add_option_lab(parser, argparse.SUPPRESS)
+    traffics = parser.add_subparsers(required=True, metavar="start|stop|list")
+
+    start = _command(traffics, "start", _traffic_start, "start a traffic and print its id")
+    start.add_argument("--from", dest="source", required=True, metavar="VM")
+    start.add_argument("--to", required=True, metavar="VM[:ADDRESS]|ADDRESS")
+    start.add_argument("--proto", choices=("tcp", "udp", "icmp"), default="udp")
+    start.add_argument("--sport", type=int, metavar="PORT")
+    start.add_argument("--dport", type=int, metavar="PORT", help="default: one that no other traffic uses")
+    start.add_argument("--rate", type=float, default=traffic.DEFAULT_RATE_PPS, metavar="PPS", help="messages a second")
+    start.add_argument("--size", type=int, default=traffic.DEFAULT_SIZE_BYTES, metavar="BYTES", help="of payload")
+    start.add_argument("--ip", type=int, choices=(4, 6))
+    start.add_argument("--dscp", type=int, default=0)
+    start.add_argument("--seconds", type=float, default=traffic.DEFAULT_SECONDS, help="it ends by itself after that")
+    start.add_argument("--no-server", dest="server", action="store_false", help="nobody listens at the other side")
+
+    stop = _command(traffics, "stop", _traffic_stop, "stop one traffic, or all")
+    stop.add_argument("id", nargs="?", metavar="ID")
+
+    show = _command(traffics, "list", _traffic_list, "list the traffics and their counts")
+    show.add_argument("--json", action="store_true", help="print one JSON document")
 
 
 def _command(commands: Subparsers, name: str, func: Any, text: str) -> argparse.ArgumentParser:
@@ -99,6 +137,58 @@ def _exec(args: argparse.Namespace) -> int:
     except OSError as error:
         print(f"vtrace lab exec: {command[0]}: {error.strerror}", file=sys.stderr)
         return EXIT_CANNOT_RUN
+
+
+def _traffic_start(args: argparse.Namespace) -> int:
+    programs.require_root()
+    state = lab_state.require(lab_state.lab_name(args.lab))
+    fields = traffic.Wish.__struct_fields__
+    started = traffic.start(state, traffic.Wish(**{name: getattr(args, name) for name in fields}))
+    print(started.text(), file=sys.stderr)
+    print(started.id)
+    return 0
+
+
+def _traffic_stop(args: argparse.Namespace) -> int:
+    programs.require_root()
+    for stopped in traffic.stop(lab_state.require(lab_state.lab_name(args.lab)), args.id):
+        print(f"stopped {stopped.text()}", file=sys.stderr)
+    return 0
+
+
+def _traffic_list(args: argparse.Namespace) -> int:
+    state = lab_state.require(lab_state.lab_name(args.lab))
+    rows = []
+    for one in traffic.all_of(state):
+        running = traffic.is_running(one)
+        rows.append({**msgspec.to_builtins(one), **traffic.counts(state, one), "running": running})
+        if not args.json:
+            counts = " ".join(f"{key} {value}" for key, value in traffic.counts(state, one).items())
+            print(f"{one.text()}: {counts}{'' if running else ', ended'}")
+    if args.json:
+        print(json.dumps(rows, indent=2))
+    return 0
+
+
+def _break(args: argparse.Namespace) -> int:
+    if args.list:
+        print(faults.listing())
+        return 0
+    if args.fault is None:
+        raise UsageError("which fault?", "lab break", "", "vtrace lab break --list")
+    programs.require_root()
+    broken = breaking.apply(lab_state.require(lab_state.lab_name(args.lab)), args.fault, args.parameters)
+    for command in broken.done:
+        print(f"on {command.node}: {shlex.join(command.argv)}", file=sys.stderr)
+    print(broken.id)
+    return 0
+
+
+def _heal(args: argparse.Namespace) -> int:
+    programs.require_root()
+    for broken in breaking.heal(lab_state.require(lab_state.lab_name(args.lab)), args.what):
+        print(f"healed {broken.text()}", file=sys.stderr)
+    return 0
 
 
 def _down(args: argparse.Namespace) -> int:

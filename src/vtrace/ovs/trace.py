@@ -174,7 +174,7 @@ class _Reader:
         self._unwind(level)
         children = level if tail else level + 2
         if text.startswith(">>"):
-            self.errors.append(text.strip("<> "))
+            self._note(text.strip("<> "))
         elif text.startswith("-> "):
             self._detail(text.removeprefix("-> "))
         elif text.startswith('bridge("') and text.endswith('")'):
@@ -188,6 +188,11 @@ class _Reader:
             self._stack.append(_Node(children, self._bridge_name()))
         else:
             self._action(text)
+
+    def _note(self, text: str) -> None:
+        # A trace learns nothing and changes no state: that note is about the trace, not about the packet.
+        if not text.startswith("suppressing side effects"):
+            self.errors.append(text)
 
     def _unwind(self, level: int) -> None:
         while self._stack and self._stack[-1].level > level:

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import msgspec
 
-from vtrace.errors import UsageError
+from vtrace.errors import CannotWorkError, UsageError
 from vtrace.lab import fault_steps, faults
 from vtrace.lab import state as lab_state
 from vtrace.lab.fault_steps import Command
 from vtrace.lab.lock import locked
-from vtrace.lab.programs import run_on
+from vtrace.lab.programs import ProgramError, run_on
 from vtrace.lab.state import LabState
 
 SYNC_TIMEOUT_S = 20
@@ -63,7 +63,7 @@ def apply(state: LabState, name: str, given: list[str]) -> Broken:
                 _run(state, command)
             _file(state, identifier).unlink(missing_ok=True)
             raise
-        _sync(state, undo)
+    _sync(state, undo, broken.text())
     return broken
 
 
@@ -82,7 +82,8 @@ def heal(state: LabState, what: str | None) -> list[Broken]:
             for command in broken.undo:
                 _run(state, command)
             _file(state, broken.id).unlink()
-        _sync(state, [command for broken in chosen for command in broken.undo])
+    undone = [command for broken in chosen for command in broken.undo]
+    _sync(state, undone, ", ".join(broken.text() for broken in chosen))
     return chosen
 
 
@@ -103,10 +104,19 @@ def _filled(command: Command, identifier: str, printed: str) -> Command:
     return Command(node=command.node, argv=tuple(argv))
 
 
-def _sync(state: LabState, commands: list[Command]) -> None:
+def _sync(state: LabState, commands: list[Command], what: str) -> None:
     """Wait until every ovn-controller has done what the northbound database says now."""
-    if any(command.node == "central" for command in commands):
+    if not any(command.node == "central" for command in commands):
+        return
+    try:
         run_on(state, "central", ["ovn-nbctl", f"--timeout={SYNC_TIMEOUT_S}", "--wait=hv", "sync"])
+    except ProgramError as error:
+        raise CannotWorkError(
+            f"the database has it, but not every ovn-controller has caught up in {SYNC_TIMEOUT_S} s",
+            what,
+            error.why,
+            f"vtrace lab status --lab {state.name} names dead daemons",
+        ) from error
 
 
 def _file(state: LabState, identifier: str) -> Path:

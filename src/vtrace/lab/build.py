@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from time import monotonic
 
 import msgspec
 
@@ -17,6 +19,9 @@ from vtrace.lab.state import LabState
 from vtrace.lab.topology import Topology, read
 
 Progress = Callable[[str], None]
+
+UP_TIMEOUT_S = 55.0
+"""`lab up` is done or has given up after that."""
 
 
 def up(name: str, source: str | None, progress: Progress) -> LabState:
@@ -56,6 +61,7 @@ def up(name: str, source: str | None, progress: Progress) -> LabState:
 
 
 def _build(state: LabState, topology: Topology, lock: int, progress: Progress) -> None:
+    deadline = monotonic() + UP_TIMEOUT_S
     progress(f"making {len(state.nodes)} nodes and {len(state.wires)} wires")
     namespaces.create(state.name, [node.name for node in state.nodes], [lock])
     links.create(state, topology, [lock])
@@ -70,9 +76,9 @@ def _build(state: LabState, topology: Topology, lock: int, progress: Progress) -
         written.result()
         list(pool.map(lambda server: daemons.start_controller(state, server), state.servers))
     progress("waiting for OVN to bind the VMs' ports")
-    readiness.wait_until_configured(state)
+    readiness.wait_until_configured(state, deadline)
     progress("waiting for every VM to reach every other of its VPC")
-    readiness.wait_until_forwarding(state)
+    readiness.wait_until_forwarding(state, deadline)
 
 
 def down(name: str) -> bool:
@@ -87,6 +93,8 @@ def down(name: str) -> bool:
     if not lab_state.directory(name).exists() and not namespaces.existing(name):
         return False
     programs.require_root()
+    if os.getpid() in namespaces.processes(name):
+        raise CannotWorkError("`lab down` can't run on a node of the lab it removes", "", "", "leave the node first")
     with locked(name):
         _clear(name)
         _remove_directory(name)

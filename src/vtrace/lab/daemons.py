@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from time import monotonic
 
 from vtrace.errors import CannotWorkError
 from vtrace.lab import links, plan
@@ -14,6 +15,8 @@ from vtrace.lab.state import LabServer, LabState
 OVN_SCHEMAS = Path("/usr/share/ovn")
 OVS_SCHEMA = Path("/usr/share/openvswitch/vswitch.ovsschema")
 START_TIMEOUT_S = 30.0
+NEIGHBOR_AGING_S = 3600
+"""How long an idle tunnel remembers its next hop (the longest Open vSwitch allows); its first packet then is lost."""
 PROBE_INTERVAL_S = 60
 """Between ovn-controller and its databases and bridge: patient, for a machine of two cores runs it all."""
 
@@ -40,7 +43,7 @@ def is_alive(state: LabState, node: str, daemon: str) -> bool:
 def _start(state: LabState, node: str, argv: list[str], daemon: str) -> None:
     """Start a daemon that detaches once it is ready."""
     rundir = lab_state.node_directory(state.name, node)
-    options = ["--detach", "--no-chdir", f"--pidfile={rundir}/{daemon}.pid", f"--log-file={rundir}/{daemon}.log"]
+    options = ["--detach", f"--pidfile={rundir}/{daemon}.pid", f"--log-file={rundir}/{daemon}.log"]
     try:
         run_on(state, node, [*argv, *options, "-vconsole:off"], timeout_s=START_TIMEOUT_S)
     except ProgramError as error:
@@ -78,6 +81,7 @@ def start_switch(state: LabState, server: LabServer) -> None:
     links.set_up_underlay(state, server)
     entries = "\n".join(_underlay_entries(state, server)) + "\n"
     run_on(state, server.name, ["ovs-ofctl", "add-flows", plan.UNDERLAY_BRIDGE, "-"], text=entries)
+    run_on(state, server.name, ["ovs-appctl", "tnl/neigh/aging", str(NEIGHBOR_AGING_S)])
 
 
 def start_controller(state: LabState, server: LabServer) -> None:
@@ -93,7 +97,7 @@ def _wait_for_port(server: LabServer, port: str, state: LabState) -> None:
         lambda: f" {port}: " in links_seen(),
         what=f"ovs-vswitchd to make {port}",
         where=server.name,
-        timeout_s=START_TIMEOUT_S,
+        deadline=monotonic() + START_TIMEOUT_S,
         seen=lambda: f"its links are {[line.split(': ')[1] for line in links_seen().splitlines()]}",
     )
 

@@ -253,7 +253,8 @@ def _on_wire(state: LabState, values: Values, drop: str, lasts: str | None = Non
     return [
         Step(
             do=Command(node=wire.name, argv=("nft", f"table inet {{table}} {{ {sets}{chain} }}")),
-            undo=Command(node=wire.name, argv=("nft", "delete", "table", "inet", "{table}")),
+            # `add` first: taking out what somebody already took out by hand is no error
+            undo=Command(node=wire.name, argv=("nft", "add table inet {table}; delete table inet {table}")),
         )
     ]
 

@@ -143,21 +143,21 @@ def run_on(
     return run(command, env=node_environment(state, node), text=text, timeout_s=timeout_s)
 
 
-def wait_for(check: Callable[[], bool], *, what: str, where: str, timeout_s: float, seen: Callable[[], str]) -> None:
+def wait_for(check: Callable[[], bool], *, what: str, where: str, deadline: float, seen: Callable[[], str]) -> None:
     """Poll until a condition holds.
 
     Args:
         check: the condition.
         what: what is waited for, in words.
         where: the node.
-        timeout_s: in seconds.
+        deadline: until when, on the monotonic clock.
         seen: describes the state found, for the error.
 
     Raises:
         CannotWorkError: it did not come to hold in time; says what was waited for and what was seen.
     """
-    deadline = monotonic() + timeout_s
+    began = monotonic()
     while not check():
         if monotonic() > deadline:
-            raise CannotWorkError(f"waited {timeout_s:g} s for {what}", where, seen())
+            raise CannotWorkError(f"waited {monotonic() - began:.0f} s for {what}", where, seen())
         sleep(POLL_INTERVAL_S)

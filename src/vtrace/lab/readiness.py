@@ -15,11 +15,10 @@ from vtrace.lab import namespaces
 from vtrace.lab.programs import run_on, wait_for
 from vtrace.lab.state import LabState, LabVm
 
-CHASSIS_TIMEOUT_S = 30.0
-PORTS_TIMEOUT_S = 30.0
-FORWARDING_TIMEOUT_S = 30.0
 REPEAT_S = 0.25
 """Echo requests that are not answered are sent again after this."""
+
+MAX_NAMED = 6
 
 ECHO_REQUEST = {4: 8, 6: 128}
 
@@ -27,8 +26,12 @@ Probe = tuple[LabVm, LabVm, str]
 """(from, to, address)"""
 
 
-def wait_until_configured(state: LabState) -> None:
+def wait_until_configured(state: LabState, deadline: float) -> None:
     """Wait for every chassis to register, every port to be up, and every ovn-controller to have caught up.
+
+    Args:
+        state: of the lab.
+        deadline: until when, on the monotonic clock.
 
     Raises:
         CannotWorkError: says which chassis or port was waited for.
@@ -43,7 +46,7 @@ def wait_until_configured(state: LabState) -> None:
         lambda: not missing_chassis(),
         what="every ovn-controller to register its chassis",
         where="central",
-        timeout_s=CHASSIS_TIMEOUT_S,
+        deadline=deadline,
         seen=lambda: f"not registered: {' '.join(sorted(missing_chassis()))}",
     )
     servers = {vm.name: vm.server for vm in state.vms}
@@ -56,10 +59,11 @@ def wait_until_configured(state: LabState) -> None:
         lambda: not ports_down(),
         what="every VM's port to be up",
         where="central",
-        timeout_s=PORTS_TIMEOUT_S,
+        deadline=deadline,
         seen=lambda: f"down: {', '.join(f'{name} on {servers[name]}' for name in sorted(ports_down()))}",
     )
-    run_on(state, "central", ["ovn-nbctl", "--timeout=30", "--wait=hv", "sync"], timeout_s=35)
+    left_s = max(1, int(deadline - monotonic()))
+    run_on(state, "central", ["ovn-nbctl", f"--timeout={left_s}", "--wait=hv", "sync"], timeout_s=left_s + 5)
 
 
 def probes(state: LabState) -> list[Probe]:
@@ -72,8 +76,12 @@ def probes(state: LabState) -> list[Probe]:
     return found
 
 
-def wait_until_forwarding(state: LabState, timeout_s: float = FORWARDING_TIMEOUT_S) -> None:
+def wait_until_forwarding(state: LabState, deadline: float) -> None:
     """Send echo requests between all VMs until each was answered. Warms tunnels, neighbors and caches up.
+
+    Args:
+        state: of the lab.
+        deadline: until when, on the monotonic clock.
 
     Raises:
         CannotWorkError: names the VMs that were not reached.
@@ -84,7 +92,7 @@ def wait_until_forwarding(state: LabState, timeout_s: float = FORWARDING_TIMEOUT
         for vm in state.vms:
             sockets.update(_echo_sockets(state.name, vm))
         owners = {sock: vm for (vm, _), sock in sockets.items()}
-        deadline = monotonic() + timeout_s
+        began = monotonic()
         while waiting:
             for one, address in waiting:
                 version = ipaddress.ip_address(address).version
@@ -94,15 +102,22 @@ def wait_until_forwarding(state: LabState, timeout_s: float = FORWARDING_TIMEOUT
                 for sock in select.select(list(owners), [], [], left)[0]:
                     waiting.pop((owners[sock], sock.recvfrom(2048)[1][0]), None)
             if waiting and monotonic() > deadline:
-                unanswered = [
-                    f"{one.name} ({one.server}) to {other.name} ({other.server}) at {address}"
-                    for (_, address), (one, other) in waiting.items()
-                ]
-                text = ", ".join(unanswered[:6]) + (f" and {len(unanswered) - 6} more" if len(unanswered) > 6 else "")
-                raise CannotWorkError(f"waited {timeout_s:g} s for echo replies", "", f"none for {text}")
+                raise CannotWorkError(
+                    f"waited {monotonic() - began:.0f} s for echo replies", "", f"none for {_names(waiting)}"
+                )
     finally:
         for sock in sockets.values():
             sock.close()
+
+
+def _names(waiting: dict[tuple[str, str], tuple[LabVm, LabVm]]) -> str:
+    """Who does not reach whom, in words; at most MAX_NAMED of them."""
+    texts = [
+        f"{one.name} ({one.server}) to {other.name} ({other.server}) at {address}"
+        for (_, address), (one, other) in waiting.items()
+    ]
+    more = f" and {len(texts) - MAX_NAMED} more" if len(texts) > MAX_NAMED else ""
+    return ", ".join(texts[:MAX_NAMED]) + more
 
 
 def _echo_sockets(lab: str, vm: LabVm) -> dict[tuple[str, int], socket.socket]:

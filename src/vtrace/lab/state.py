@@ -151,7 +151,7 @@ def lab_name(given: str | None) -> str:
 
 def directory(name: str) -> Path:
     """The lab's directory."""
-    return Path(os.environ.get("VTRACE_LAB_DIR") or "/run/vtrace/lab") / name
+    return Path(os.environ.get("VTRACE_LAB_DIR") or "/run/vtrace/lab").absolute() / name
 
 
 def node_directory(name: str, node: str) -> Path:

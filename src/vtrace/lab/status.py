@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from vtrace.lab import breaking, traffic
 from vtrace.lab.daemons import daemons_of, is_alive
 from vtrace.lab.state import LabState
 
@@ -47,6 +48,8 @@ def text(state: LabState) -> str:
     lines.append("")
     for vm in state.vms:
         lines.append(f"  VM {vm.name:{width}}  VPC {vm.vpc}, switch {vm.switch}, on {vm.server}")
+    lines += [f"  traffic {one.text()}" for one in traffic.all_of(state)]
+    lines += [f"  broken {one.text()}" for one in breaking.all_of(state)]
     for node_name, daemon in dead_daemons(state):
         lines.append(f"  dead: {daemon} on {node_name}")
     return "\n".join(lines)

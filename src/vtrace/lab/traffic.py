@@ -209,6 +209,9 @@ def _destination(state: LabState, sender: LabVm, wish: Wish) -> tuple[LabVm | No
         text = str(ipaddress.ip_address(wish.to))
     except ValueError:
         vm = state.vm(name)
+        if vm.vpc != sender.vpc:
+            what = f"{vm.name} is in VPC {vm.vpc!r}, {sender.name} in {sender.vpc!r}"
+            raise UsageError(what, "--to", "", "give the address if you mean it") from None
         if not given:
             return vm, _address_of(vm, wish.ip or _common_version(sender, vm))
         try:

@@ -55,6 +55,7 @@ class Role(IntEnum):
     COUNT = 4
     PROBE = 5
     DOUBT = 6
+    CLAIM = 7
 
 
 class Stage(IntEnum):

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
+import anyio
 import anyio.to_thread
 import ovs.jsonrpc
 import ovs.poller
@@ -66,6 +67,8 @@ class Database:
         self.name = name
         self._timeout_s = timeout_s
         self._connection: Any = None
+        self._tables: frozenset[str] | None = None
+        self._turn = anyio.Lock()
 
     async def __aenter__(self) -> Self:
         return self
@@ -103,24 +106,40 @@ class Database:
             }
             for table, where, columns in queries
         ]
-        results = await anyio.to_thread.run_sync(functools.partial(self._transact, operations))
+        async with self._turn:
+            results = await anyio.to_thread.run_sync(functools.partial(self._transact, operations))
         return [[{name: decode(value) for name, value in row.items()} for row in result["rows"]] for result in results]
 
+    async def has_table(self, table: str) -> bool:
+        """Whether the database's schema (which differs from version to version) has the table."""
+        if self._tables is None:
+            async with self._turn:
+                self._tables = await anyio.to_thread.run_sync(self._table_names)
+        return table in self._tables
+
+    def _table_names(self) -> frozenset[str]:
+        reply = self._call("get_schema", [self.name])
+        return frozenset(reply.result["tables"])
+
     def _transact(self, operations: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        reply = self._call("transact", [self.name, *operations])
+        for result in reply.result:
+            if result and "error" in result:
+                raise ProtocolError("The database refused a query", f"{self.name} at {self.remote}", json.dumps(result))
+        return list(reply.result)
+
+    def _call(self, method: str, params: list[Any]) -> Any:
         deadline = time.monotonic() + self._timeout_s
         if self._connection is None:
             self._connection = self._connect()
-        request = ovs.jsonrpc.Message.create_request("transact", [self.name, *operations])
+        request = ovs.jsonrpc.Message.create_request(method, params)
         failed = self._connection.send(request)
         if failed:
             self._fail(f"sending failed: {errno.errorcode.get(failed, failed)}")
         reply = self._receive(request.id, deadline)
         if reply.type == ovs.jsonrpc.Message.T_ERROR:
             raise ProtocolError("The database refused a request", self.remote, json.dumps(reply.error))
-        for result in reply.result:
-            if result and "error" in result:
-                raise ProtocolError("The database refused a query", f"{self.name} at {self.remote}", json.dumps(result))
-        return list(reply.result)
+        return reply
 
     def _connect(self) -> Any:
         reason = "no remote given"

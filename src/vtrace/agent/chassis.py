@@ -1,0 +1,258 @@
+"""The agent of one chassis, in this process."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import anyio
+import anyio.abc
+from anyio.abc import ObjectReceiveStream, TaskGroup
+from anyio.streams.memory import MemoryObjectSendStream
+from msgspec.structs import replace
+
+from vtrace.agent.claims import Claims, bridge_lock
+from vtrace.agent.inspector import Inspector
+from vtrace.agent.logger import RecordLogger
+from vtrace.agent.survey import colors_used, entries_at_top, local_vifs
+from vtrace.collect.link import AgentCost, AgentEvent, AgentLost, Disturbed, SiteQuestion, Survey
+from vtrace.color import registry
+from vtrace.errors import CannotWorkError, VTraceError
+from vtrace.model.inspection import SiteReport
+from vtrace.model.openflow import PacketIn
+from vtrace.model.plan import Claim, PlannedEntry
+from vtrace.ovs import bridge as ovs_bridge
+from vtrace.ovs import layout as ovs_layout
+from vtrace.ovs.channel import EntriesRemoved, OpenFlowChannel
+from vtrace.ovs.ofctl import OfCtl
+
+# Events that wait for the analyzer; what comes on top is dropped and counted.
+EVENT_BUFFER = 50_000
+CLOSE_TIMEOUT_S = 15
+
+
+class ChassisAgent:
+    """Works one bridge through its rundir's sockets; makes and breaks nothing that is not its own.
+
+    Args:
+        rundir: where `<bridge>.mgmt`, `db.sock` and ovs-vswitchd's control socket are.
+        bridge: the integration bridge.
+        region: availability zone, for the records.
+        secret: the key of the task's packet keys, the same on all its agents.
+        task_id: what first-hop records name.
+        hold_s: for how long the claim stands at most.
+    """
+
+    def __init__(
+        self, group: TaskGroup, rundir: str, bridge: str, region: str, secret: bytes, task_id: str, hold_s: int
+    ) -> None:
+        self._group = group
+        self._rundir = rundir
+        self._bridge = bridge
+        self._hold_s = hold_s
+        self._ofctl = OfCtl(os.path.join(rundir, f"{bridge}.mgmt"))
+        self._claims = Claims(self._ofctl)
+        self._inspector = Inspector(rundir, bridge, self._ofctl)
+        self._logger = RecordLogger(region=region, task_id=task_id, secret=secret, incarnation=secrets.randbits(62))
+        self._send: MemoryObjectSendStream[AgentEvent]
+        self._send, self._receive = anyio.create_memory_object_stream[AgentEvent](EVENT_BUFFER)
+        self._lock = AsyncExitStack()
+        self._channel: OpenFlowChannel | None = None
+        self._ours: tuple[object, ...] = ()
+        self._installed = 0
+        self._cut_before_loss = (0, 0)
+        self._closing = False
+        self.chassis = ""
+
+    @classmethod
+    @asynccontextmanager
+    async def running(
+        cls, rundir: str, bridge: str, region: str, secret: bytes, task_id: str, hold_s: int
+    ) -> AsyncIterator[ChassisAgent]:
+        """A running agent; removes all that is its own at the end, also when cancelled."""
+        facts = await ovs_bridge.read_bridge(rundir, bridge)
+        async with anyio.create_task_group() as group:
+            agent = cls(group, rundir, bridge, region, secret, task_id, hold_s)
+            agent.chassis = facts.system_id
+            agent._logger.chassis = facts.system_id
+            try:
+                yield agent
+            finally:
+                with anyio.CancelScope(shield=True), anyio.move_on_after(CLOSE_TIMEOUT_S):
+                    await agent.close()
+                group.cancel_scope.cancel()
+
+    async def begin_claim(self) -> Survey:
+        """Locks the bridge against other runs' claims and looks at it.
+
+        Raises:
+            BridgeNotUnderstoodError: its layout is not one we are sure of.
+        """
+        await self._lock.enter_async_context(bridge_lock(self._rundir, self._bridge))
+        try:
+            facts = await ovs_bridge.read_bridge(self._rundir, self._bridge)
+            table_0 = await self._ofctl.dump_entries(table=0)
+            layout = await ovs_layout.discover_on(self._ofctl, facts)
+            ours = await self._ofctl.dump_entries(cookie=(registry.COOKIE_MAGIC << 48, registry.COOKIE_MAGIC_MASK))
+            self._ours = ours
+            hooked = [table_0]
+            for table in (layout.remote_output, layout.log_to_physical):
+                hooked.append(await self._ofctl.dump_entries(table=table))
+            await self._inspector.begin(facts, layout)
+        except BaseException:
+            await self._lock.aclose()
+            raise
+        return Survey(
+            chassis=facts.system_id,
+            layout=layout,
+            vifs=local_vifs(table_0),
+            ports=facts.ports,
+            tunnels=facts.tunnels,
+            colors_used=colors_used(ours),
+            entries_at_top=tuple(text for entries in hooked for text in entries_at_top(entries)),
+            hostname=facts.hostname,
+        )
+
+    async def claim(self, color: int) -> Claim:
+        """Claims a color, and with the first one generation, controller id and meters; unlocks the bridge."""
+        try:
+            claim = self._claims.claim
+            if claim is None:
+                ours = await self._ofctl.dump_entries(cookie=(registry.COOKIE_MAGIC << 48, registry.COOKIE_MAGIC_MASK))
+                claim = await self._claims.make(ours)
+            await self._claims.hold(color, self._hold_s)
+        finally:
+            await self._lock.aclose()
+            self._lock = AsyncExitStack()
+        if self._channel is None:
+            await self._group.start(self._read, claim)
+        return claim
+
+    async def abandon_claim(self) -> None:
+        """Unlocks the bridge without a claim."""
+        await self._lock.aclose()
+        self._lock = AsyncExitStack()
+
+    def events(self) -> ObjectReceiveStream[AgentEvent]:
+        """Records and other events, in the order in which the bridge sent them."""
+        return self._receive
+
+    async def install(self, entries: Sequence[PlannedEntry]) -> None:
+        """Adds entries, all or none."""
+        for planned in entries:
+            self._logger.hooks[planned.entry.cookie] = planned.hook
+        await self._ofctl.add_entries([planned.entry for planned in entries])
+        self._installed += len(entries)
+
+    async def renew_meters(self) -> None:
+        """Puts our meters back after somebody removed them; entries that refer to them come after."""
+        await self._claims.renew_meters()
+
+    async def is_metered(self, flow: str) -> bool:
+        """Whether the copies that a flow makes go through a meter, by a trace."""
+        return await self._inspector.is_metered(flow)
+
+    async def remove(self, role: int, *, color: int | None = None, index: int | None = None) -> None:
+        """Removes our entries of a role, all or those of one color and index."""
+        if self._claims.claim is None:
+            return
+        value = registry.cookie(registry.Role(role), self._claims.claim.generation, color=color or 0, index=index or 0)
+        mask = registry.ROLE_MASK
+        if color is not None:
+            mask = registry.COLOR_MASK
+        if index is not None:
+            mask |= (1 << registry.INDEX_BITS) - 1
+        if self._channel is not None:
+            await self._channel.delete_by_cookie(value, mask)
+        else:
+            await self._ofctl.delete_entries(value, mask)
+
+    async def counts(self, role: int) -> dict[int, int]:
+        """Packets counted by our entries of a role, by their index. May lag by about a second."""
+        if self._claims.claim is None:
+            return {}
+        value = registry.cookie(registry.Role(role), self._claims.claim.generation)
+        entries = await self._ofctl.dump_entries(cookie=(value, registry.ROLE_MASK))
+        return {registry.index_of(e.cookie): e.n_packets for e in entries}
+
+    async def inspect(self, question: SiteQuestion) -> SiteReport:
+        """Asks the slow path what becomes of a flow."""
+        return await self._inspector.inspect(question)
+
+    async def cost(self) -> AgentCost:
+        """What the run cost here so far."""
+        first, copies = await self._claims.cut()
+        return AgentCost(
+            entries_installed=self._installed,
+            first_copies_cut=first,
+            copies_cut=copies,
+            records=self._logger.written,
+            records_lost=self._logger.lost + (self._channel.packet_ins_dropped if self._channel else 0),
+        )
+
+    async def close(self) -> AgentCost:
+        """Removes all that is ours, coloring entries first; safe to call in any state."""
+        self._closing = True
+        await self._lock.aclose()
+        claim = self._claims.claim
+        if claim is None:
+            return AgentCost()
+        cost = await self.cost()
+        generation = registry.cookie(registry.Role.COLOR, claim.generation) & registry.GENERATION_MASK
+        for role in (registry.Role.COLOR, registry.Role.PROBE, registry.Role.COUNT, registry.Role.MATCH):
+            await self.remove(role)
+        await self._ofctl.delete_entries(generation, registry.GENERATION_MASK)
+        left = await self._ofctl.dump_entries(cookie=(generation, registry.GENERATION_MASK))
+        if not left:
+            await self._claims.release()
+        return replace(cost, entries_left=len(left))
+
+    async def _read(self, claim: Claim, *, task_status: anyio.abc.TaskStatus[None]) -> None:
+        """Reads the OpenFlow channel until the agent closes."""
+        watched = registry.cookie(registry.Role.COLOR, claim.generation) & registry.GENERATION_MASK
+        async with OpenFlowChannel.open(self._ofctl.mgmt_path, claim.controller_id) as channel:
+            self._channel = channel
+            await channel.watch(watched, registry.GENERATION_MASK)
+            task_status.started()
+            try:
+                async for batch in channel.batches():
+                    for event in batch:
+                        self._dispatch(event)
+            except VTraceError as error:
+                if not self._closing:
+                    self._offer(AgentLost(chassis=self.chassis, reason=str(error)))
+            finally:
+                self._channel = None
+
+    def _dispatch(self, event: object) -> None:
+        if isinstance(event, PacketIn):
+            seen = self._logger.event(event, time.time_ns(), time.monotonic_ns())
+            if seen is not None:
+                self._offer(seen)
+        elif isinstance(event, EntriesRemoved) and event.reason == "delete" and not self._closing:
+            self._offer(Disturbed(chassis=self.chassis, reason=f"{len(event.cookies)} of our entries were deleted"))
+
+    def _offer(self, event: AgentEvent) -> None:
+        try:
+            self._send.send_nowait(event)
+        except anyio.WouldBlock:
+            self._logger.lost += 1
+
+
+def rundir_or_fail(rundir: str) -> str:
+    """The rundir, if Open vSwitch's sockets can be there.
+
+    Raises:
+        CannotWorkError: it is no directory.
+    """
+    if not os.path.isdir(rundir):
+        raise CannotWorkError(
+            "There is no Open vSwitch here",
+            rundir,
+            "the run directory does not exist",
+            "Start Open vSwitch, give --rundir, or bring a lab up with `vtrace lab up`",
+        )
+    return rundir

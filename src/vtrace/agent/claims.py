@@ -1,0 +1,190 @@
+"""Claims on a bridge: a cookie generation, a controller id and two meters that nobody else has.
+
+Everything is claimed from what the bridge holds, under a lock of the host, so that any number of runs can work on
+one bridge. A run that died leaves meters behind (they have no time-out): they are removed here once no entry
+of ours refers to them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import secrets
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+import anyio
+
+from vtrace.color import registry
+from vtrace.errors import CannotWorkError
+from vtrace.model.openflow import FlowEntry, InstalledEntry, MeterStat, TableId
+from vtrace.model.plan import Claim
+from vtrace.ovs.ofctl import OfCtl
+
+LOCK_TIMEOUT_S = 10.0
+# The packet-in queue of a bridge holds 1,024 and is shared with ovn-controller: all our bursts together stay
+# far below it.
+BURST_BUDGET_PACKETS = 200
+FIRST_BURST_PACKETS = 40
+COPY_BURST_PACKETS = 60
+FIRST_RATE_PPS = 1000
+COPY_RATE_PPS = 3000
+_SMALLEST_BURST_PACKETS = 8
+
+
+@contextlib.asynccontextmanager
+async def bridge_lock(rundir: str, bridge: str) -> AsyncIterator[None]:
+    """Holds the host's lock for claims on one bridge; the kernel frees it if the process dies.
+
+    Raises:
+        CannotWorkError: another run held it for too long.
+    """
+    path = Path(rundir) / f"vtrace.{bridge}.lock"
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        with anyio.move_on_after(LOCK_TIMEOUT_S) as limit:
+            while True:
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    await anyio.sleep(0.02)
+        if limit.cancelled_caught:
+            raise CannotWorkError(
+                f"Another run of VTrace keeps the bridge {bridge} locked",
+                str(path),
+                f"waited {LOCK_TIMEOUT_S:g} s",
+                "Try again; if it stays, look which process has the file open",
+            )
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def is_our_meter(meter: MeterStat, max_meter: int) -> bool:
+    """Whether a meter looks like one of ours: at the top of the id space, with one of our two rates."""
+    at_top = max_meter - registry.METER_ID_SPAN < meter.meter_id <= max_meter
+    return at_top and meter.rate_pps in (FIRST_RATE_PPS, COPY_RATE_PPS)
+
+
+def meters_in_use(entries: Sequence[InstalledEntry], meters: Sequence[MeterStat]) -> set[int]:
+    """The meters that some entry refers to."""
+    return {
+        meter.meter_id
+        for meter in meters
+        if any(
+            f"meter_id={meter.meter_id})" in e.actions or f"meter_id={meter.meter_id}," in e.actions for e in entries
+        )
+    }
+
+
+class Claims:
+    """Makes and gives back the claims of one run on one bridge."""
+
+    def __init__(self, ofctl: OfCtl) -> None:
+        self._ofctl = ofctl
+        self.claim: Claim | None = None
+
+    async def make(self, entries: Sequence[InstalledEntry]) -> Claim:
+        """Claims; call it while holding the bridge's lock.
+
+        Args:
+            entries: the entries on the bridge that have our cookie magic.
+
+        Raises:
+            CannotWorkError: no meters to be had: copies would be without bound, so none are made.
+        """
+        max_meter = await self._ofctl.max_meter()
+        if max_meter <= 0:
+            raise CannotWorkError(
+                "The bridge has no meters", self._ofctl.mgmt_path, "copies of packets could not be bounded", ""
+            )
+        meters = await self._ofctl.meters()
+        in_use = meters_in_use(entries, meters)
+        kept = []
+        for meter in meters:
+            if is_our_meter(meter, max_meter) and meter.meter_id not in in_use:
+                await self._ofctl.delete_meter(meter.meter_id)
+            else:
+                kept.append(meter)
+        first, copy = self._free_meters(kept, max_meter)
+        burst = sum(m.burst_packets for m in kept if is_our_meter(m, max_meter))
+        share = min(1.0, max(0, BURST_BUDGET_PACKETS - burst) / (FIRST_BURST_PACKETS + COPY_BURST_PACKETS))
+        await self._add_meter(first, FIRST_RATE_PPS, FIRST_BURST_PACKETS, share)
+        await self._add_meter(copy, COPY_RATE_PPS, COPY_BURST_PACKETS, share)
+        present = {m.meter_id for m in await self._ofctl.meters()}
+        if not {first, copy} <= present:
+            raise CannotWorkError("The bridge did not keep our meters", self._ofctl.mgmt_path)
+        generation = self._free_generation(entries)
+        claim = Claim(
+            generation=generation,
+            controller_id=registry.CONTROLLER_ID_BASE + generation,
+            first_meter=first,
+            copy_meter=copy,
+        )
+        self.claim = claim
+        return claim
+
+    async def hold(self, color: int, hard_timeout_s: int) -> None:
+        """Puts in the entry that shows the claim to other runs. It matches no packet: stage 3 never is in table 0."""
+        if self.claim is None:
+            raise RuntimeError("hold() before make()")
+        claim = self.claim
+        actions = ",".join(
+            f"controller(max_len=0,id={claim.controller_id},meter_id={meter})"
+            for meter in (claim.first_meter, claim.copy_meter)
+        )
+        await self._ofctl.add_entries(
+            [
+                FlowEntry(
+                    table=TableId(0),
+                    priority=0,
+                    cookie=registry.cookie(registry.Role.CLAIM, claim.generation, color=color),
+                    match="ip,nw_proto=255,reg10=0xffffffff",
+                    actions=actions,
+                    hard_timeout_s=hard_timeout_s,
+                )
+            ]
+        )
+
+    async def renew_meters(self) -> None:
+        """Puts the claimed meters back, after somebody removed all meters of the bridge."""
+        if self.claim is None:
+            return
+        present = {m.meter_id for m in await self._ofctl.meters()}
+        if self.claim.first_meter not in present:
+            await self._add_meter(self.claim.first_meter, FIRST_RATE_PPS, FIRST_BURST_PACKETS, 1.0)
+        if self.claim.copy_meter not in present:
+            await self._add_meter(self.claim.copy_meter, COPY_RATE_PPS, COPY_BURST_PACKETS, 1.0)
+
+    async def cut(self) -> tuple[int, int]:
+        """How many copies our two meters cut so far: at the first hop, elsewhere."""
+        if self.claim is None:
+            return 0, 0
+        cut = {m.meter_id: m.band_packets for m in await self._ofctl.meters()}
+        return cut.get(self.claim.first_meter, 0), cut.get(self.claim.copy_meter, 0)
+
+    async def release(self) -> None:
+        """Removes the meters; the entries that refer to them must be gone."""
+        if self.claim is not None:
+            for meter in (self.claim.first_meter, self.claim.copy_meter):
+                await self._ofctl.delete_meter(meter)
+            self.claim = None
+
+    async def _add_meter(self, meter_id: int, rate_pps: int, burst_packets: int, share: float) -> None:
+        burst = max(_SMALLEST_BURST_PACKETS, int(burst_packets * share))
+        await self._ofctl.add_meter(meter_id, rate_pps, burst)
+
+    def _free_meters(self, meters: Sequence[MeterStat], max_meter: int) -> tuple[int, int]:
+        taken = {m.meter_id for m in meters}
+        span = range(max_meter, max(max_meter - registry.METER_ID_SPAN, 0), -1)
+        free = [meter_id for meter_id in span if meter_id not in taken and meter_id != 4000][:2]
+        if len(free) < 2:
+            raise CannotWorkError("No meter id is free", self._ofctl.mgmt_path, "too many runs of VTrace at once", "")
+        return free[0], free[1]
+
+    def _free_generation(self, entries: Sequence[InstalledEntry]) -> int:
+        taken = {registry.generation_of(e.cookie) for e in entries if registry.is_ours(e.cookie)}
+        free = [g for g in range(1, 1 << registry.GENERATION_BITS) if g not in taken]
+        return secrets.choice(free)

@@ -1,0 +1,207 @@
+"""Asks the slow path what becomes of a flow: tables, cookies, the entry that ended it, meters, ports.
+
+Traces and dumps run in ovs-vswitchd's main thread, so they are made one at a time and not more often than
+`MIN_INTERVAL_S` a bridge.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import time
+from collections.abc import Iterable
+
+import anyio
+
+from vtrace.collect.link import SiteQuestion
+from vtrace.errors import VTraceError
+from vtrace.model.inspection import MeterReading, PortReading, SiteReport
+from vtrace.model.openflow import BridgeLayout, BridgePort, DatapathFlow, Trace
+from vtrace.ovs import bridge as ovs_bridge
+from vtrace.ovs import datapath, unixctl
+from vtrace.ovs import trace as ovs_trace
+from vtrace.ovs.bridge import BridgeFacts
+from vtrace.ovs.ofctl import OfCtl
+
+MIN_INTERVAL_S = 0.02
+_MAX_PASSES = 16
+
+
+class Inspector:
+    """The slow path of one bridge."""
+
+    def __init__(self, rundir: str, bridge: str, ofctl: OfCtl) -> None:
+        self._rundir = rundir
+        self._bridge = bridge
+        self._ofctl = ofctl
+        self._facts: BridgeFacts | None = None
+        self._layout: BridgeLayout | None = None
+        self._meters_before: dict[int, int] = {}
+        self._ports_before: dict[str, BridgePort] = {}
+        self._turn = anyio.Lock()
+
+    async def begin(self, facts: BridgeFacts, layout: BridgeLayout) -> None:
+        """Notes the counters at the beginning of a task, so that inspections tell what was dropped since."""
+        if self._facts is None:
+            self._meters_before = {m.meter_id: m.band_packets for m in await self._ofctl.meters()}
+            self._ports_before = {p.name: p for p in facts.ports}
+        self._facts = facts
+        self._layout = layout
+
+    async def is_metered(self, flow: str) -> bool:
+        """Whether the copies that a flow makes go through a meter."""
+        path = unixctl.ctl_path(self._rundir, "ovs-vswitchd")
+        found = await ovs_trace.trace(path, self._bridge, flow)
+        copies = [text for text in found.datapath_actions if "userspace(" in text]
+        return bool(copies) and all("meter(" in text for text in copies)
+
+    async def inspect(self, question: SiteQuestion) -> SiteReport:
+        """Traces the flow as the tenant sends it, with the conntrack states that colored packets of it had.
+
+        Raises:
+            VTraceError: the slow path could not be asked.
+        """
+        async with self._turn:
+            path = unixctl.ctl_path(self._rundir, "ovs-vswitchd")
+            flows = await self._chain(path, question)
+            states = [state for flow in flows if (state := _ct_next(flow))]
+            flow = f"{question.entry},{question.headers}"
+            found = await ovs_trace.trace(path, self._bridge, flow, states)
+            outcome, outputs = self._outcome(found)
+            report = SiteReport(
+                chassis=self._facts.system_id if self._facts else "",
+                pair=question.pair,
+                direction=question.direction,
+                wall_ns=time.time_ns(),
+                mono_ns=time.monotonic_ns(),
+                entry=question.entry,
+                flow=flow,
+                trace=found,
+                outcome=outcome,
+                outputs=outputs,
+                real_drop=datapath.ends_in_drop(flows[-1]) if flows else None,
+                meters=await self._meter_readings(),
+                ports=await self._port_readings(),
+            )
+            await anyio.sleep(MIN_INTERVAL_S)
+        return report
+
+    async def _chain(self, path: str, question: SiteQuestion) -> list[DatapathFlow]:
+        """The datapath flows that colored packets of the question hit, pass by pass.
+
+        A color's flows have recirculation ids of their own, since the guard bits are part of the frozen state.
+        """
+        if question.color is None:
+            return []
+        try:
+            flows = await datapath.dump_flows(path, tos=None)
+        except VTraceError:
+            return []
+        tos = question.color << 2
+        passes: list[DatapathFlow] = []
+        wanted: set[int] = {0}
+        while len(passes) < _MAX_PASSES:
+            here = [f for f in flows if f.recirc_id in wanted and _covers(f, question.src, question.dst)]
+            if not passes:
+                here = [f for f in here if _is_entry(f, tos)]
+            if not here:
+                return passes
+            passes.append(max(here, key=lambda f: f.packets))
+            wanted = set(datapath.recirculations(passes[-1]))
+            if not wanted:
+                return passes
+        return passes
+
+    def _outcome(self, found: Trace) -> tuple[str, tuple[str, ...]]:
+        """How the trace ends, and the ports it would be output to.
+
+        Ports and their kinds are read from the steps, since datapath port numbers are others.
+        """
+        outputs = tuple(dict.fromkeys(_outputs(found)))
+        final = found.datapath_actions[-1] if found.datapath_actions else ""
+        tunnels = {str(t.ofport) for t in self._facts.tunnels} if self._facts else set()
+        gone = [text for text in found.datapath_actions if _goes_out(text)]
+        if gone and not found.errors:
+            used_tunnel = any("tnl_push" in text or "set(tunnel" in text for text in gone)
+            return ("tunnel" if used_tunnel or set(outputs) & tunnels else "output"), outputs
+        if "controller(" in final or "userspace(" in final:
+            return "controller", outputs
+        return "drop", outputs
+
+    async def _meter_readings(self) -> tuple[MeterReading, ...]:
+        return tuple(
+            MeterReading(
+                meter_id=m.meter_id,
+                rate=m.rate_pps,
+                cut_packets=m.band_packets - self._meters_before.get(m.meter_id, 0),
+            )
+            for m in await self._ofctl.meters()
+        )
+
+    async def _port_readings(self) -> tuple[PortReading, ...]:
+        facts = await ovs_bridge.read_bridge(self._rundir, self._bridge)
+        return tuple(self._reading(port) for port in facts.ports if port.iface_id)
+
+    def _reading(self, port: BridgePort) -> PortReading:
+        before = self._ports_before.get(port.name)
+
+        def grown(counter: str) -> int:
+            return port.statistics.get(counter, 0) - (before.statistics.get(counter, 0) if before else 0)
+
+        return PortReading(
+            name=port.name,
+            ofport=port.ofport,
+            kind=port.kind,
+            admin_up=port.admin_up,
+            link_up=port.link_up,
+            error=port.error,
+            tx_dropped=grown("tx_dropped"),
+            rx_dropped=grown("rx_dropped"),
+            tx_errors=grown("tx_errors"),
+        )
+
+
+def _outputs(found: Trace) -> Iterable[str]:
+    for step in found.steps:
+        for action in step.actions:
+            word, _, port = action.partition(":")
+            if word == "output" and port.isdecimal():
+                yield port
+
+
+def _is_entry(flow: DatapathFlow, tos: int) -> bool:
+    """Whether a datapath flow is the first pass of colored packets: it colors them, or matches the color."""
+    sets = f"tos={tos:#x}/0xfc" in flow.actions or f"tclass={tos:#x}/0xfc" in flow.actions
+    matches = bool(flow.tos_mask) and flow.tos & 0xFC == tos
+    return sets or matches
+
+
+def _ct_next(flow: DatapathFlow) -> str:
+    """The conntrack state a pass was entered with, as `--ct-next` wants it; empty for the first pass."""
+    if flow.recirc_id == 0 or "trk" not in flow.ct_state:
+        return ""
+    return ",".join(flow.ct_state)
+
+
+def _goes_out(actions: str) -> bool:
+    """Whether the final datapath actions of a trace hand the packet to a port or tunnel."""
+    flow = DatapathFlow(
+        ufid="", key="", actions=actions, packets=0, recirc_id=0, in_port="", tos=0, tos_mask=0, ct_state=()
+    )
+    return bool(datapath.outputs(flow))
+
+
+def _covers(flow: DatapathFlow, src: str, dst: str) -> bool:
+    """Whether the addresses that a datapath flow matches, if any, take in these two."""
+    for family in ("ipv4(", "ipv6("):
+        _, found, rest = flow.key.partition(family)
+        if found:
+            fields = dict(term.partition("=")[::2] for term in rest.partition(")")[0].split(","))
+            return all(_within(address, fields.get(name, "")) for name, address in (("src", src), ("dst", dst)))
+    return True
+
+
+def _within(address: str, matched: str) -> bool:
+    try:
+        return not matched or ipaddress.ip_address(address) in ipaddress.ip_network(matched, strict=False)
+    except ValueError:
+        return True

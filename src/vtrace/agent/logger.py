@@ -1,0 +1,108 @@
+"""Turns packet-ins into log records and other events. The payload goes no further than this."""
+
+from __future__ import annotations
+
+from vtrace.collect.link import AgentEvent, DoubtSeen, NeighborSeen, ProbeSeen
+from vtrace.color.registry import Role
+from vtrace.log.packet import Headers, decode, decode_arp, packet_key
+from vtrace.model.openflow import PacketIn
+from vtrace.model.plan import Hook
+from vtrace.model.record import LogRecord, Point
+
+
+class RecordLogger:
+    """Numbers and writes the records of one chassis.
+
+    Attributes:
+        hooks: what each of our entries' copies means, by cookie.
+        written: records written; lost: packet-ins of ours that could not be read or passed on.
+    """
+
+    def __init__(self, *, region: str, task_id: str, secret: bytes, incarnation: int) -> None:
+        self.chassis = ""
+        self.hooks: dict[int, Hook] = {}
+        self.written = 0
+        self.lost = 0
+        self._region = region
+        self._task_id = task_id
+        self._secret = secret
+        self._incarnation = incarnation
+
+    def event(self, message: PacketIn, wall_ns: int, mono_ns: int) -> AgentEvent | None:
+        """What a packet-in tells; None where it is not one of ours or can't be read (which is counted)."""
+        hook = self.hooks.get(message.cookie)
+        if hook is None:
+            return None
+        if hook.role == Role.PROBE:
+            return self._probe(hook, message, mono_ns)
+        headers = decode(message.packet)
+        if headers is None:
+            self.lost += 1
+            return None
+        if hook.role == Role.DOUBT:
+            return DoubtSeen(color=hook.color, epoch=hook.epoch, chassis=self.chassis)
+        if hook.point < 0:
+            return None
+        self.written += 1
+        return self._record(hook, message, headers, wall_ns, mono_ns)
+
+    def _probe(self, hook: Hook, message: PacketIn, mono_ns: int) -> AgentEvent | None:
+        arp = decode_arp(message.packet)
+        if arp is not None:
+            return NeighborSeen(
+                pair=hook.pair,
+                operation=arp.operation,
+                sender_ip=arp.sender_ip,
+                target_ip=arp.target_ip,
+                eth_src=arp.eth_src,
+                chassis=self.chassis,
+                mono_ns=mono_ns,
+            )
+        headers = decode(message.packet)
+        if headers is None:
+            self.lost += 1
+            return None
+        return ProbeSeen(pair=hook.pair, dscp=headers.dscp, chassis=self.chassis)
+
+    def _record(self, hook: Hook, message: PacketIn, headers: Headers, wall_ns: int, mono_ns: int) -> LogRecord:
+        first = hook.point == Point.FIRST_HOP
+        at_table_0 = hook.point in (Point.FIRST_HOP, Point.INGRESS)
+        secret = self._secret + bytes([hook.color]) + hook.epoch.to_bytes(4, "big")
+        return LogRecord(
+            region=self._region,
+            chassis=self.chassis,
+            incarnation=self._incarnation,
+            seq=self.written,
+            color=hook.color,
+            epoch=hook.epoch,
+            key=packet_key(headers, secret[-64:]),
+            pair=hook.pair if first else -1,
+            task=self._task_id if first else "",
+            point=hook.point,
+            datapath=hook.datapath,
+            in_key=message.registers.get(14, 0),
+            out_key=message.registers.get(15, 0),
+            in_ofport=message.in_port if at_table_0 else 0,
+            peer=hook.peer,
+            tunnel_id=message.tunnel_id,
+            tunnel_src=message.tunnel_src,
+            tunnel_dst=message.tunnel_dst,
+            eth_src=headers.eth_src,
+            eth_dst=headers.eth_dst,
+            proto=headers.proto,
+            src=headers.src,
+            dst=headers.dst,
+            sport=headers.sport,
+            dport=headers.dport,
+            ttl=headers.ttl,
+            dscp=hook.original_dscp,
+            ecn=headers.ecn,
+            ip_id=headers.ip_id,
+            fragment=headers.fragment,
+            length_bytes=headers.length_bytes,
+            tcp_flags=headers.tcp_flags,
+            ct_state=message.ct_state,
+            ct_zone=message.ct_zone,
+            wall_ns=wall_ns,
+            mono_ns=mono_ns,
+        )

@@ -1,0 +1,51 @@
+"""Reads what an agent must know of its bridge before it changes anything."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from vtrace.color import registry
+from vtrace.model.openflow import InstalledEntry, OfPort
+from vtrace.model.plan import LocalVif
+
+
+def local_vifs(table_0: Sequence[InstalledEntry]) -> tuple[LocalVif, ...]:
+    """The bridge's logical ports, from the entries of table 0 that load a datapath and an in port.
+
+    OVN writes one such entry for each VIF: `in_port=N actions=…,set_field:D->metadata,set_field:K->reg14,…`
+    """
+    found = []
+    for entry in table_0:
+        match = dict(term.partition("=")[::2] for term in entry.match.split(","))
+        loads = dict(_load(action) for action in entry.actions.split(",") if "->" in action)
+        in_port, datapath, key = (match.get("in_port", ""), loads.get("metadata", ""), loads.get("reg14", ""))
+        if in_port.isdecimal() and _is_number(datapath) and _is_number(key) and not registry.is_ours(entry.cookie):
+            found.append(LocalVif(ofport=OfPort(int(in_port)), datapath=int(datapath, 0), key=int(key, 0)))
+    return tuple(found)
+
+
+# The same field in the two syntaxes of ovs-actions(7).
+_FIELDS = {"OXM_OF_METADATA[]": "metadata", "NXM_NX_REG14[]": "reg14"}
+
+
+def _load(action: str) -> tuple[str, str]:
+    value, _, field = action.partition("->")
+    return _FIELDS.get(field, field), value.partition(":")[2]
+
+
+def _is_number(text: str) -> bool:
+    return text.isdecimal() or text.startswith("0x")
+
+
+def colors_used(ours: Sequence[InstalledEntry]) -> tuple[int, ...]:
+    """The colors that entries with our cookie magic hold on the bridge."""
+    return tuple(sorted({registry.color_of(e.cookie) for e in ours} - {0}))
+
+
+def entries_at_top(entries: Sequence[InstalledEntry]) -> tuple[str, ...]:
+    """Entries of others at our own priority."""
+    return tuple(
+        f"table={e.table},priority={e.priority},{e.match} actions={e.actions}"
+        for e in entries
+        if e.priority >= registry.PRIORITY_MATCH and not registry.is_ours(e.cookie)
+    )

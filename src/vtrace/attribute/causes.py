@@ -1,0 +1,457 @@
+"""From an inspection to a reason: what ended a packet on a chassis (docs/reasons.md says when each code holds)."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable
+
+import msgspec
+import msgspec.structs
+
+from vtrace.attribute import fixes
+from vtrace.model.answer import Evidence, ObjectRef
+from vtrace.model.inspection import Inspection, ResolvedStep
+from vtrace.model.inventory import Inventory, LogicalPort
+
+SEEN_ACTING = 1.0
+CONCLUDED = 0.8
+CANDIDATE = 0.5
+
+
+class Place(msgspec.Struct, frozen=True, kw_only=True):
+    """A place inside a chassis: logical datapath and ports, by tunnel key (0: not known)."""
+
+    datapath: int = 0
+    in_key: int = 0
+    out_key: int = 0
+
+
+class Cause(msgspec.Struct, frozen=True, kw_only=True):
+    """Why packets ended at a place, and what was seen that says so.
+
+    `key` tells two causes apart: equal keys are the same cause.
+    """
+
+    code: str
+    actor: str
+    summary: str
+    object: ObjectRef | None = None
+    fix: str | None = None
+    confidence: float = CONCLUDED
+    place: Place = Place()
+    evidence: tuple[Evidence, ...] = ()
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        return (self.code, self.object.type if self.object else "", self.object.uuid if self.object else "")
+
+
+Rule = Callable[[Inspection, Inventory], Cause | None]
+
+
+def find_cause(inspection: Inspection, inventory: Inventory) -> Cause | None:
+    """The cause that an inspection shows, or None where it shows that the packet should have passed."""
+    for rule in _RULES:
+        cause = rule(inspection, inventory)
+        if cause is not None:
+            confidence = SEEN_ACTING if inspection.real_drop or cause.code in _COUNTED else cause.confidence
+            return msgspec.structs.replace(
+                cause, confidence=confidence, evidence=(*cause.evidence, trace_evidence(inspection, inventory))
+            )
+    return None
+
+
+def trace_evidence(inspection: Inspection, inventory: Inventory) -> Evidence:
+    """The inspection's own text, as evidence: the entries it passed and how it ended."""
+    last = [step_text(step) for step in inspection.steps[-3:]]
+    ending = ", ".join(inspection.errors) or inspection.outcome
+    return Evidence(
+        source=f"ofproto/trace br-int {inspection.flow}",
+        text="; ".join([*last, f"ends in: {ending}"]),
+        chassis=inventory.server(inspection.chassis),
+        at=rfc3339(inspection.wall_ns),
+    )
+
+
+def rfc3339(wall_ns: int) -> str:
+    """Nanoseconds since the epoch as RFC 3339 text in UTC."""
+    moment = datetime.datetime.fromtimestamp(wall_ns / 1e9, datetime.UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def step_text(step: ResolvedStep) -> str:
+    match = f",{step.match}" if step.match else ""
+    actions = ",".join(step.actions) or "drop"
+    return f"table={step.table}{match},priority={step.priority},cookie=0x{step.cookie:x} actions={actions}"
+
+
+def last_step(inspection: Inspection) -> ResolvedStep | None:
+    return inspection.steps[-1] if inspection.steps else None
+
+
+def _here(step: ResolvedStep | None) -> Place:
+    return Place(datapath=step.datapath, in_key=step.in_key, out_key=step.out_key) if step else Place()
+
+
+def _port(inventory: Inventory, step: ResolvedStep, *, out: bool) -> LogicalPort | None:
+    return inventory.port_by_key(step.datapath, step.out_key if out else step.in_key)
+
+
+def _name(inventory: Inventory, step: ResolvedStep) -> str:
+    found = inventory.datapath(step.datapath)
+    return found.name if found else "?"
+
+
+def _foreign_entry(inspection: Inspection, inventory: Inventory) -> Cause | None:
+    """An entry that neither ovn-controller nor we made, in the way of a packet that did not come out."""
+    foreign = [step for step in inspection.steps if step.object.kind == "foreign"]
+    if not foreign:
+        return None
+    step = foreign[-1]
+    text = step_text(step)
+    return Cause(
+        code="foreign_flow_entry",
+        actor="provider",
+        summary=f"an OpenFlow entry that OVN did not make ended or diverted it: {text}",
+        object=ObjectRef(type="OpenFlow entry", uuid=f"0x{step.cookie:x}", name=text),
+        fix=fixes.delete_entry(inventory.server(inspection.chassis), step),
+        place=_here(step),
+    )
+
+
+def _lagging_bridge(inspection: Inspection, inventory: Inventory) -> Cause | None:
+    if not inspection.lagging:
+        return None
+    step = last_step(inspection)
+    return Cause(
+        code="stale_flow_entry",
+        actor="provider",
+        summary=f"the bridge lags behind the southbound database: {inspection.lagging}",
+        object=ObjectRef(type="Chassis", name=inspection.chassis),
+        fix=f"on {inventory.server(inspection.chassis)}: ovn-appctl -t ovn-controller inc-engine/recompute",
+        place=_here(step),
+    )
+
+
+def _translation_error(inspection: Inspection, inventory: Inventory) -> Cause | None:
+    if not inspection.errors:
+        return None
+    step = last_step(inspection)
+    text = "; ".join(inspection.errors)
+    if "tunnel" in text or "neighbor" in text or "neighbour" in text:
+        return Cause(
+            code="tunnel_unreachable",
+            actor="provider",
+            summary=f"the server could not send it by its tunnel: {text}",
+            object=ObjectRef(type="Tunnel", name=",".join(inspection.outputs)),
+            fix=f"on {inventory.server(inspection.chassis)}: ovs-appctl ovs/route/show; ovs-appctl tnl/arp/show",
+            place=_here(step),
+        )
+    return Cause(
+        code="vswitch_pipeline_error",
+        actor="provider",
+        summary=f"Open vSwitch could not translate it: {text}",
+        object=ObjectRef(type="Chassis", name=inspection.chassis),
+        place=_here(step),
+    )
+
+
+def _logical_drop(inspection: Inspection, inventory: Inventory) -> Cause | None:
+    """A logical flow ended it: the stage says what kind of reason, the row behind it which."""
+    step = last_step(inspection)
+    if inspection.outcome not in ("drop", "controller") or step is None or step.object.kind != "logical_flow":
+        return None
+    for word, rule in _STAGES:
+        if word in step.object.stage:
+            cause = rule(inspection, step, inventory)
+            if cause is not None:
+                return cause
+    return Cause(
+        code="unknown",
+        actor="unknown",
+        summary=f"a logical flow of stage {step.object.stage} of {_name(inventory, step)} dropped it: "
+        f"{step.object.match}",
+        object=ObjectRef(type="Logical_Flow", name=step.object.stage),
+        confidence=CANDIDATE,
+        place=_here(step),
+    )
+
+
+def _acl(inspection: Inspection, step: ResolvedStep, inventory: Inventory) -> Cause | None:
+    acl = step
+    if step.object.row_table != "ACL":
+        if "ct.inv" in step.object.match:
+            return _ct_invalid(step, inventory)
+        evaluated = [
+            s
+            for s in inspection.steps
+            if s.datapath == step.datapath and s.object.row_table == "ACL" and "acl" in s.object.stage
+        ]
+        if not evaluated:
+            return None
+        acl = evaluated[-1]
+    row = acl.object.row
+    rejects = row.get("action") == "reject"
+    name = acl.object.row_name or row.get("match", "")
+    verb = "rejected" if rejects else "dropped"
+    return Cause(
+        code="acl_reject" if rejects else "acl_drop",
+        actor="tenant",
+        summary=f"the ACL {row.get('direction', '')} priority {row.get('priority', '')} "
+        f"{row.get('match', '')!r} of {row.get('owner', _name(inventory, step))} {verb} it",
+        object=ObjectRef(type="ACL", uuid=acl.object.row_uuid, name=name),
+        fix=fixes.acl(acl.object),
+        place=_here(step),
+    )
+
+
+def _ct_invalid(step: ResolvedStep, inventory: Inventory) -> Cause:
+    return Cause(
+        code="ct_invalid",
+        actor="guest",
+        summary=f"conntrack called it invalid and {_name(inventory, step)} drops such packets",
+        object=ObjectRef(type="Logical_Flow", name=step.object.stage),
+        place=_here(step),
+    )
+
+
+def _port_security(inspection: Inspection, step: ResolvedStep, inventory: Inventory) -> Cause | None:
+    out = "_out_" in step.object.stage
+    port = _port(inventory, step, out=out)
+    name = port.name if port else "?"
+    if port is not None and not port.enabled:
+        return _disabled(step, port)
+    allowed = ", ".join(port.port_security) if port else "?"
+    which = "destination" if out else "source"
+    return Cause(
+        code="port_security",
+        actor="tenant",
+        summary=f"port security of {name} dropped it: its {which} address is not among {allowed}",
+        object=ObjectRef(type="Logical_Switch_Port", uuid=port.nb_uuid if port else "", name=name),
+        fix=fixes.port_security(name),
+        place=_here(step),
+    )
+
+
+def _disabled(step: ResolvedStep, port: LogicalPort) -> Cause:
+    return Cause(
+        code="port_disabled",
+        actor="tenant",
+        summary=f"the port {port.name} is disabled",
+        object=ObjectRef(type="Logical_Switch_Port", uuid=port.nb_uuid, name=port.name),
+        fix=f"ovn-nbctl lsp-set-enabled {port.name} enabled",
+        place=_here(step),
+    )
+
+
+def _routing(inspection: Inspection, step: ResolvedStep, inventory: Inventory) -> Cause | None:
+    router = inventory.datapath(step.datapath)
+    if step.object.row_table == "Logical_Router_Static_Route":
+        return Cause(
+            code="blackhole_route",
+            actor="tenant",
+            summary=f"the route {step.object.row.get('ip_prefix', '')} of {_name(inventory, step)} says discard",
+            object=ObjectRef(
+                type=step.object.row_table, uuid=step.object.row_uuid, name=step.object.row.get("ip_prefix", "")
+            ),
+            fix=f"ovn-nbctl lr-route-del {_name(inventory, step)} {step.object.row.get('ip_prefix', '')}",
+            place=_here(step),
+        )
+    return Cause(
+        code="no_route",
+        actor="tenant",
+        summary=f"the router {_name(inventory, step)} has no route that matches the destination",
+        object=ObjectRef(
+            type="Logical_Router", uuid=router.nb_uuid if router else "", name=router.name if router else "?"
+        ),
+        fix=f"ovn-nbctl lr-route-list {_name(inventory, step)}; ovn-nbctl lr-route-add {_name(inventory, step)} "
+        "PREFIX NEXTHOP",
+        place=_here(step),
+    )
+
+
+def _policy(inspection: Inspection, step: ResolvedStep, inventory: Inventory) -> Cause | None:
+    if step.object.row_table != "Logical_Router_Policy":
+        return None
+    row = step.object.row
+    return Cause(
+        code="policy_route_drop",
+        actor="tenant",
+        summary=f"the router policy {row.get('priority', '')} {row.get('match', '')!r} of {_name(inventory, step)} "
+        "drops it",
+        object=ObjectRef(type=step.object.row_table, uuid=step.object.row_uuid, name=row.get("match", "")),
+        fix=f"ovn-nbctl lr-policy-del {_name(inventory, step)} {row.get('priority', '')} '{row.get('match', '')}'",
+        place=_here(step),
+    )
+
+
+def _ip_input(inspection: Inspection, step: ResolvedStep, inventory: Inventory) -> Cause | None:
+    if "ip.ttl" not in step.object.match:
+        return None
+    router = inventory.datapath(step.datapath)
+    return Cause(
+        code="ttl_exceeded",
+        actor="tenant",
+        summary=f"its TTL ended at the router {_name(inventory, step)}",
+        object=ObjectRef(
+            type="Logical_Router", uuid=router.nb_uuid if router else "", name=router.name if router else "?"
+        ),
+        place=_here(step),
+    )
+
+
+def _neighbor(inspection: Inspection, step: ResolvedStep, inventory: Inventory) -> Cause | None:
+    port = _port(inventory, step, out=True)
+    name = port.name.removeprefix("cr-") if port else "?"
+    return Cause(
+        code="neighbor_unresolved",
+        actor="provider",
+        summary=f"the MAC address of the next hop behind {name} is not known: its ARP or ND stays unanswered",
+        object=ObjectRef(type="Logical_Router_Port", uuid=port.nb_uuid if port else "", name=name),
+        fix="check that the next hop is up and answers ARP: ovn-sbctl list MAC_Binding",
+        place=_here(step),
+    )
+
+
+def _unknown_mac(inspection: Inspection, step: ResolvedStep, inventory: Inventory) -> Cause | None:
+    switch = inventory.datapath(step.datapath)
+    return Cause(
+        code="unknown_destination_mac",
+        actor="tenant",
+        summary=f"the switch {_name(inventory, step)} has no port for the destination MAC address",
+        object=ObjectRef(
+            type="Logical_Switch", uuid=switch.nb_uuid if switch else "", name=switch.name if switch else "?"
+        ),
+        place=_here(step),
+    )
+
+
+def _load_balancer(inspection: Inspection, step: ResolvedStep, inventory: Inventory) -> Cause | None:
+    if step.object.row_table != "Load_Balancer":
+        return None
+    row = step.object
+    return Cause(
+        code="lb_no_backend",
+        actor="tenant",
+        summary=f"the load balancer {row.row_name} has no backend for this VIP",
+        object=ObjectRef(type="Load_Balancer", uuid=row.row_uuid, name=row.row_name),
+        fix=f"ovn-nbctl lb-list {row.row_uuid}",
+        place=_here(step),
+    )
+
+
+StageRule = Callable[[Inspection, ResolvedStep, Inventory], Cause | None]
+# Words of logical stage names (ovn-northd(8)), the more special first.
+_STAGES: tuple[tuple[str, StageRule], ...] = (
+    ("port_sec", _port_security),
+    ("acl", _acl),
+    ("lb", _load_balancer),
+    ("dnat", _load_balancer),
+    ("ip_routing", _routing),
+    ("policy", _policy),
+    ("ip_input", _ip_input),
+    ("arp_re", _neighbor),
+    ("l2_unknown", _unknown_mac),
+    ("l2_lkup", _unknown_mac),
+)
+
+
+def _physical_drop(inspection: Inspection, inventory: Inventory) -> Cause | None:
+    """One of OVN's own defaults ended it: no entry for the out port."""
+    step = last_step(inspection)
+    if inspection.outcome != "drop" or step is None:
+        return None
+    port = _port(inventory, step, out=True)
+    if port is None:
+        return None
+    reference = ObjectRef(type="Logical_Switch_Port", uuid=port.nb_uuid, name=port.name)
+    if not port.enabled:
+        return _disabled(step, port)
+    if not port.chassis:
+        return Cause(
+            code="port_unbound",
+            actor="provider",
+            summary=f"no chassis has bound the port {port.name}",
+            object=reference,
+            fix=f"ovn-sbctl find Port_Binding logical_port={port.name}; on its server: ovs-vsctl find Interface "
+            f"external_ids:iface-id={port.name}",
+            place=_here(step),
+        )
+    if port.chassis == inspection.chassis:
+        return Cause(
+            code="vif_down",
+            actor="guest",
+            summary=f"the port {port.name} is bound here, but its interface is missing, down or without a port number",
+            object=ObjectRef(type="Interface", name=port.name),
+            fix=f"on {inventory.server(port.chassis)}: ovs-vsctl find Interface external_ids:iface-id={port.name}",
+            place=_here(step),
+        )
+    return None
+
+
+def _metered(inspection: Inspection, inventory: Inventory) -> Cause | None:
+    """The pipeline would pass it, and a meter on its way cut packets while the task ran."""
+    cut = {meter.meter_id: meter for meter in inspection.meters if meter.cut_packets > 0}
+    for step in inspection.steps:
+        for action in step.actions:
+            word, _, number = action.partition(":")
+            if word == "meter" and number.isdecimal() and int(number) in cut:
+                return _rate_limit(step, cut[int(number)].cut_packets, cut[int(number)].rate, inventory)
+    return None
+
+
+def _rate_limit(step: ResolvedStep, packets: int, rate: int, inventory: Inventory) -> Cause:
+    row = step.object
+    what = f"the QoS row {row.row.get('match', '')!r}" if row.row_table == "QoS" else "a meter"
+    return Cause(
+        code="qos_rate_limit",
+        actor="tenant",
+        summary=f"{what} of {row.row.get('owner') or _name(inventory, step)} limits it to {rate} kbit/s and cut "
+        f"{packets} packets while the task ran",
+        object=ObjectRef(type=row.row_table or "QoS", uuid=row.row_uuid, name=row.row.get("match", "")),
+        fix=fixes.qos(row),
+        place=_here(step),
+    )
+
+
+def _vif_queue(inspection: Inspection, inventory: Inventory) -> Cause | None:
+    """It was handed to the VIF, and the interface counted it as dropped."""
+    if inspection.outcome != "output":
+        return None
+    for reading in inspection.ports:
+        if str(reading.ofport) not in inspection.outputs:
+            continue
+        step = last_step(inspection)
+        here = _here(step)
+        if reading.error or not reading.admin_up or not reading.link_up:
+            state = reading.error or ("administratively down" if not reading.admin_up else "link down")
+            return Cause(
+                code="vif_down",
+                actor="guest",
+                summary=f"the interface {reading.name} is {state}",
+                object=ObjectRef(type="Interface", name=reading.name),
+                fix=f"on {inventory.server(inspection.chassis)}: ovs-vsctl list Interface {reading.name}",
+                place=here,
+            )
+        if reading.tx_dropped > 0:
+            return Cause(
+                code="vif_queue_full",
+                actor="guest",
+                summary=f"the interface {reading.name} dropped {reading.tx_dropped} packets sent to it",
+                object=ObjectRef(type="Interface", name=reading.name),
+                place=here,
+            )
+    return None
+
+
+# Codes that a counter proves: seen acting although the datapath flow ends in an output.
+_COUNTED = ("qos_rate_limit", "vif_queue_full")
+_RULES: tuple[Rule, ...] = (
+    _foreign_entry,
+    _lagging_bridge,
+    _translation_error,
+    _logical_drop,
+    _physical_drop,
+    _metered,
+    _vif_queue,
+)

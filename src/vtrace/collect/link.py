@@ -1,0 +1,146 @@
+"""The seam between agents and the analyzer: what an agent says, and what can be asked of it.
+
+An agent may run in the analyzer's process or at the other end of a byte pipe; the analyzer can't tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol, TypeAlias
+
+import msgspec
+from anyio.abc import ObjectReceiveStream
+
+from vtrace.model.inspection import SiteReport
+from vtrace.model.openflow import BridgeLayout, BridgePort, TunnelPort
+from vtrace.model.plan import Claim, LocalVif, PlannedEntry
+from vtrace.model.record import LogRecord
+
+
+class ProbeSeen(msgspec.Struct, frozen=True, kw_only=True):
+    """An uncolored packet of a pair that has no color for its DSCP yet."""
+
+    pair: int
+    dscp: int
+    chassis: str
+
+
+class NeighborSeen(msgspec.Struct, frozen=True, kw_only=True):
+    """An ARP or ND request of a pair's source (operation 1), or an answer to it (operation 2)."""
+
+    pair: int
+    operation: int
+    sender_ip: str
+    target_ip: str
+    eth_src: int
+    chassis: str
+    mono_ns: int
+
+
+class DoubtSeen(msgspec.Struct, frozen=True, kw_only=True):
+    """A packet that came in with a color that we had not given it."""
+
+    color: int
+    epoch: int
+    chassis: str
+
+
+class Disturbed(msgspec.Struct, frozen=True, kw_only=True):
+    """Our entries went away and it was not us: ovn-controller restarted, say."""
+
+    chassis: str
+    reason: str
+
+
+class AgentLost(msgspec.Struct, frozen=True, kw_only=True):
+    """The agent's connection to its bridge broke."""
+
+    chassis: str
+    reason: str
+
+
+AgentEvent: TypeAlias = LogRecord | ProbeSeen | NeighborSeen | DoubtSeen | Disturbed | AgentLost
+
+
+class Survey(msgspec.Struct, frozen=True, kw_only=True):
+    """What an agent found on its bridge.
+
+    `colors_used` are colors that entries of other runs of ours hold there; `entries_at_top` are entries of
+    others at our own priority, as text (which of two such entries wins is undefined).
+    """
+
+    chassis: str
+    layout: BridgeLayout
+    vifs: tuple[LocalVif, ...]
+    ports: tuple[BridgePort, ...]
+    tunnels: tuple[TunnelPort, ...]
+    colors_used: tuple[int, ...] = ()
+    entries_at_top: tuple[str, ...] = ()
+    hostname: str = ""
+
+
+class SiteQuestion(msgspec.Struct, frozen=True, kw_only=True):
+    """Which flow to inspect: how its packets come in on this chassis, uncolored.
+
+    `entry` is the first part of the flow ("in_port=5" and tunnel fields), `headers` the rest; `tos` is the TOS
+    byte colored packets of it carry (None: don't look for their datapath flows).
+    """
+
+    pair: int
+    entry: str
+    headers: str
+    direction: int = 0
+    in_ofport: int = 0
+    color: int | None = None
+    src: str = ""
+    dst: str = ""
+
+
+class AgentCost(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run cost on one chassis so far."""
+
+    entries_installed: int = 0
+    entries_left: int = 0
+    first_copies_cut: int = 0
+    copies_cut: int = 0
+    records: int = 0
+    records_lost: int = 0
+
+
+class AgentLink(Protocol):
+    """An agent as the analyzer sees it. Every call has a time limit of its own."""
+
+    @property
+    def chassis(self) -> str:
+        """The chassis name."""
+        ...
+
+    async def begin_claim(self) -> Survey:
+        """Locks the bridge against other runs' claims and looks at it."""
+
+    async def claim(self, color: int) -> Claim:
+        """Claims a color, and with the first one generation, controller id and meters; unlocks the bridge."""
+
+    async def abandon_claim(self) -> None:
+        """Unlocks the bridge without a claim."""
+
+    def events(self) -> ObjectReceiveStream[AgentEvent]:
+        """Records and other events, in the order in which the bridge sent them."""
+
+    async def install(self, entries: Sequence[PlannedEntry]) -> None:
+        """Adds entries, all or none."""
+
+    async def remove(self, role: int, *, color: int | None = None, index: int | None = None) -> None:
+        """Removes our entries of a role, all or those of one color and index."""
+
+    async def counts(self, role: int) -> dict[int, int]:
+        """Packets counted by our entries of a role, by their index. May lag by about a second."""
+
+    async def inspect(self, question: SiteQuestion) -> SiteReport:
+        """Asks the slow path what becomes of a flow."""
+
+    async def cost(self) -> AgentCost:
+        """What the run cost here so far."""
+
+    async def close(self) -> AgentCost:
+        """Removes all that is ours; safe to call in any state."""

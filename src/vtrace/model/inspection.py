@@ -1,0 +1,101 @@
+"""What an agent found out on the spot about a packet that came in and did not come out."""
+
+from __future__ import annotations
+
+import msgspec
+
+from vtrace.model.inventory import OvnObject
+from vtrace.model.openflow import Trace
+
+
+class ResolvedStep(msgspec.Struct, frozen=True, kw_only=True):
+    """One look-up of a trace, and what the entry it hit stands for.
+
+    `datapath`, `in_key` and `out_key` are the logical datapath and ports in force there (0: not known).
+    """
+
+    table: int
+    priority: int
+    cookie: int
+    match: str
+    actions: tuple[str, ...]
+    datapath: int
+    in_key: int
+    out_key: int
+    object: OvnObject
+
+
+class MeterReading(msgspec.Struct, frozen=True, kw_only=True):
+    """A meter that packets of the flow pass: its limit, and how much it cut since the task began."""
+
+    meter_id: int
+    rate: int
+    cut_packets: int
+
+
+class PortReading(msgspec.Struct, frozen=True, kw_only=True):
+    """An interface the flow uses: what it dropped since the task began, and whether it is up."""
+
+    name: str
+    ofport: int
+    kind: str
+    admin_up: bool
+    link_up: bool
+    error: str
+    tx_dropped: int
+    rx_dropped: int
+    tx_errors: int
+
+
+class Inspection(msgspec.Struct, frozen=True, kw_only=True):
+    """The on-site forwarding condition of one flow on one chassis at one time.
+
+    The trace is made with the tenant's own headers, uncolored, so that none of our entries decides it.
+
+    Attributes:
+        pair: the pair whose packet it was; -1 for an ARP or ND request.
+        entry: how it came in ("in_port=5", with tunnel fields), as given to the trace.
+        flow: the flow given to the trace.
+        steps: the trace, our own entries left out.
+        outcome: "output", "tunnel", "drop", "controller".
+        outputs: OpenFlow ports or tunnel destinations it would be output to.
+        errors: translation errors.
+        real_drop: True where the datapath flow that the colored packets hit ends in a drop, False where it ends
+            in an output, None where no such flow was found any more.
+        lagging: why the bridge is known to lag behind the southbound database; empty if it is not.
+    """
+
+    chassis: str
+    pair: int
+    direction: int = 0
+    wall_ns: int
+    mono_ns: int
+    entry: str
+    flow: str
+    steps: tuple[ResolvedStep, ...]
+    outcome: str
+    outputs: tuple[str, ...] = ()
+    errors: tuple[str, ...] = ()
+    real_drop: bool | None = None
+    meters: tuple[MeterReading, ...] = ()
+    ports: tuple[PortReading, ...] = ()
+    lagging: str = ""
+    text: str = ""
+
+
+class SiteReport(msgspec.Struct, frozen=True, kw_only=True):
+    """An inspection as the agent makes it: cookies not yet looked up in the OVN databases."""
+
+    chassis: str
+    pair: int
+    direction: int = 0
+    wall_ns: int
+    mono_ns: int
+    entry: str
+    flow: str
+    trace: Trace
+    outcome: str
+    outputs: tuple[str, ...] = ()
+    real_drop: bool | None = None
+    meters: tuple[MeterReading, ...] = ()
+    ports: tuple[PortReading, ...] = ()

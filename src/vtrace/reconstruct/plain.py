@@ -1,0 +1,185 @@
+"""Reconstruction, plain: clear rather than fast, for thousands of records.
+
+Records are grouped by (color, epoch, packet key). Within a group hops are chained by what the records say: where
+one says the packet goes next against where the next says it came from. Clocks of two hosts are never compared.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import pyarrow as pa
+
+from vtrace.model.record import RECORD_SCHEMA, LogRecord, Point, from_table
+from vtrace.reconstruct.schema import PACKET_SCHEMA, PATH_SCHEMA, Disposition, Reconstruction
+
+Row = tuple[int, LogRecord]
+Segment = list[Row]
+
+
+def reconstruct(table: pa.Table) -> Reconstruction:
+    """Chains records into paths.
+
+    Args:
+        table: records of `RECORD_SCHEMA`, in any order, repeated or not.
+
+    Returns:
+        The same for every order and repetition of the same records.
+    """
+    records = canonical(table)
+    rows = list(enumerate(from_table(records)))
+    groups: dict[tuple[int, int, int], list[Row]] = defaultdict(list)
+    for row in rows:
+        groups[(row[1].color, row[1].epoch, row[1].key)].append(row)
+    ranks = _first_hop_ranks(rows)
+    packets: list[dict[str, object]] = []
+    paths: dict[tuple[object, ...], dict[str, object]] = {}
+    unclaimed = 0
+    for identity in sorted(groups):
+        copies = split_copies(groups[identity])
+        if not copies:
+            unclaimed += 1
+        for number, copy in enumerate(copies):
+            hops, gap = chain(copy)
+            disposition = _disposition(hops)
+            first = copy[0][1]
+            signature = (first.pair, disposition, *(_place(record) for _, record in hops))
+            path = paths.setdefault(
+                signature,
+                {"pair": first.pair, "disposition": disposition, "packets": 0, "hops": [i for i, _ in hops]},
+            )
+            path["packets"] = int(str(path["packets"])) + 1
+            packets.append(
+                dict(
+                    zip(PACKET_SCHEMA.names[:3], identity, strict=True),
+                    copy=number,
+                    task=first.task,
+                    pair=first.pair,
+                    order=ranks[copy[0][0]],
+                    path=list(paths).index(signature),
+                    disposition=disposition,
+                    gap=gap,
+                    ambiguous=len(copies) > 1,
+                    hops=[i for i, _ in hops],
+                )
+            )
+    return Reconstruction(
+        records=records,
+        packets=pa.Table.from_pylist(packets, schema=PACKET_SCHEMA),
+        paths=pa.Table.from_pylist(list(paths.values()), schema=PATH_SCHEMA),
+        unclaimed=unclaimed,
+    )
+
+
+def canonical(table: pa.Table) -> pa.Table:
+    """Each record once, in the order of (chassis, incarnation, seq)."""
+    ordered = table.select(RECORD_SCHEMA.names).sort_by(
+        [("chassis", "ascending"), ("incarnation", "ascending"), ("seq", "ascending")]
+    )
+    seen: set[tuple[str, int, int]] = set()
+    keep = []
+    columns = (ordered[name].to_pylist() for name in ("chassis", "incarnation", "seq"))
+    for number, identity in enumerate(zip(*columns, strict=True)):
+        if identity not in seen:
+            seen.add(identity)
+            keep.append(number)
+    return ordered.take(pa.array(keep, pa.int64()))
+
+
+def split_copies(group: Sequence[Row]) -> list[list[Row]]:
+    """Divides the records of one key among the packets that have it: as many as there are first-hop records.
+
+    The k-th record of a place belongs to the k-th packet. Counts are right then, though with losses which of
+    several identical packets was lost can't be known. A place with more records than packets (a multicast
+    copy, a mirror) gives its surplus to the last packet.
+    """
+    starts = [row for row in group if row[1].point == Point.FIRST_HOP]
+    copies = [[start] for start in starts]
+    count: dict[tuple[object, ...], int] = defaultdict(int)
+    for row in group:
+        if row[1].point == Point.FIRST_HOP or not copies:
+            continue
+        place = (row[1].incarnation, *_place(row[1]))
+        copies[min(count[place], len(copies) - 1)].append(row)
+        count[place] += 1
+    return copies
+
+
+def chain(copy: Sequence[Row]) -> tuple[list[Row], bool]:
+    """Orders the records of one packet, first hop first. The flag says whether hops are missing in between."""
+    segments = _segments(copy)
+    hops: list[Row] = []
+    gap = False
+    current: Segment | None = segments.pop(0)
+    while current is not None:
+        hops.extend(current)
+        following = _next_segment(hops, segments)
+        if following is None and segments:
+            # Records between are missing: the rest in the order of falling TTL, which only bounds it.
+            following = max(segments, key=lambda s: (s[0][1].ttl, -s[0][0]))
+            gap = True
+        if following is not None:
+            segments.remove(following)
+        current = following
+    return hops, gap
+
+
+def _segments(copy: Sequence[Row]) -> list[Segment]:
+    """Stretches of records that one chassis wrote between a packet's coming in and its going out again."""
+    by_chassis: dict[tuple[str, int], Segment] = defaultdict(list)
+    for row in copy:
+        by_chassis[(row[1].chassis, row[1].incarnation)].append(row)
+    segments: list[Segment] = []
+    for rows in by_chassis.values():
+        for row in sorted(rows, key=lambda r: r[1].seq):
+            if not segments or segments[-1][0][1].chassis != row[1].chassis or _begins(row[1]):
+                segments.append([])
+            segments[-1].append(row)
+    return sorted(segments, key=lambda s: s[0][1].point != Point.FIRST_HOP)
+
+
+def _begins(record: LogRecord) -> bool:
+    return record.point in (Point.FIRST_HOP, Point.INGRESS)
+
+
+def _next_segment(hops: Sequence[Row], segments: Sequence[Segment]) -> Segment | None:
+    """The segment that begins where the last tunnel output went."""
+    for _, sent in reversed(hops):
+        if sent.point == Point.REMOTE_OUTPUT and sent.peer:
+            for segment in segments:
+                start = segment[0][1]
+                if start.chassis == sent.peer and start.point == Point.INGRESS and start.peer in ("", sent.chassis):
+                    return segment
+    return None
+
+
+def _disposition(hops: Sequence[Row]) -> Disposition:
+    last = hops[-1][1]
+    if last.point == Point.EGRESS:
+        return Disposition.EGRESS
+    if last.point == Point.REMOTE_OUTPUT:
+        return Disposition.SENT if last.peer else Disposition.UNPLANNED
+    return Disposition.STOPPED
+
+
+def _place(record: LogRecord) -> tuple[object, ...]:
+    return (
+        record.chassis,
+        record.point,
+        record.datapath,
+        record.in_key,
+        record.out_key,
+        record.in_ofport,
+        record.peer,
+    )
+
+
+def _first_hop_ranks(rows: Sequence[Row]) -> dict[int, int]:
+    count: dict[tuple[str, int], int] = defaultdict(int)
+    ranks = {}
+    for number, record in rows:
+        if record.point == Point.FIRST_HOP:
+            ranks[number] = count[(record.chassis, record.pair)]
+            count[(record.chassis, record.pair)] += 1
+    return ranks

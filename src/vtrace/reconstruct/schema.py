@@ -1,0 +1,68 @@
+"""What reconstruction gives: the seam that any implementation of it (plain or columnar) has to keep."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+import pyarrow as pa
+
+
+class Disposition(StrEnum):
+    """How a packet's records end. What it means (delivered, dropped, …) is for `attribute` to say."""
+
+    EGRESS = "egress"
+    """handed to a port's entry, color taken off"""
+    SENT = "sent"
+    """sent to another chassis, and no record from there"""
+    STOPPED = "stopped"
+    """no record after one that should have been followed by another on the same chassis"""
+    UNPLANNED = "unplanned"
+    """left by a port that leads to no armed place; the color was taken off"""
+
+
+PACKET_SCHEMA: pa.Schema = pa.schema(
+    [
+        ("color", pa.int16()),
+        ("epoch", pa.int64()),
+        ("key", pa.int64()),
+        ("copy", pa.int32()),
+        ("task", pa.string()),
+        ("pair", pa.int64()),
+        ("order", pa.int64()),
+        ("path", pa.int32()),
+        ("disposition", pa.string()),
+        ("gap", pa.bool_()),
+        ("ambiguous", pa.bool_()),
+        ("hops", pa.list_(pa.int64())),
+    ]
+)
+"""One row a packet. `copy` numbers packets with one key; `order` is the rank of its first-hop record within its
+chassis; `path` a row of `PATH_SCHEMA`; `hops` are rows of the records table, in path order; `gap` says that hops
+between them are missing; `ambiguous` that several packets had this key."""
+
+PATH_SCHEMA: pa.Schema = pa.schema(
+    [
+        ("pair", pa.int64()),
+        ("disposition", pa.string()),
+        ("packets", pa.int64()),
+        ("hops", pa.list_(pa.int64())),
+    ]
+)
+"""One row a distinct path of a pair: `packets` took it; `hops` are the rows of one of them."""
+
+
+class Reconstruction(msgspec.Struct, frozen=True, kw_only=True):
+    """The result.
+
+    Attributes:
+        records: the records, each once, in canonical order (chassis, incarnation, seq).
+        packets: `PACKET_SCHEMA`.
+        paths: `PATH_SCHEMA`.
+        unclaimed: packets that have records but none of the first hop; counted, never answered.
+    """
+
+    records: pa.Table
+    packets: pa.Table
+    paths: pa.Table
+    unclaimed: int

@@ -40,8 +40,10 @@ expect() {
 
 # The answer as a document, held against what was broken.
 check_document() {
+    local acl
+    acl=$(vtrace lab exec central -- ovn-nbctl --timeout=10 --bare --columns=_uuid find ACL action=drop)
     vtrace diagnose --from red-web1 --to red-db1 --json >"$answer" 2>/dev/null || true
-    .venv/bin/python - "$answer" <<'PYTHON'
+    .venv/bin/python - "$answer" "$acl" <<'PYTHON'
 import json
 import sys
 
@@ -57,8 +59,10 @@ seen = {
     "vfd": where.get("vfd"),
     "code": why.get("code"),
     "object": (why.get("object") or {}).get("type"),
+    "uuid": (why.get("object") or {}).get("uuid"),
 }
 wanted = {"loss": "yes", "kind": "dropped", "server": "hv3", "vfd": "red-db", "code": "acl_drop", "object": "ACL"}
+wanted["uuid"] = sys.argv[2].strip()
 if seen != wanted:
     sys.exit(f"error: the answer is wrong\n       expected {wanted}\n       got      {seen}")
 PYTHON
@@ -70,6 +74,7 @@ fi
 lab_is_ours=yes
 
 say "1. An overlay network: three hypervisors, a gateway, two VPCs; Open vSwitch and OVN, real packets"
+printf '\n$ export VTRACE_LAB=%s\n' "$lab"
 show lab up
 say "2. Traffic from a web server to its database, 100 packets/s, and no loss"
 show lab traffic start --from red-web1 --to red-db1 --proto udp --dport 5432 --rate 100

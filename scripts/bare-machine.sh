@@ -89,14 +89,13 @@ if [ "$user" = yes ]; then
     command -v sudo >/dev/null || apt-get install -y -qq sudo >/dev/null 2>&1
     id tester >/dev/null 2>&1 || { useradd -m -s /bin/bash tester; echo 'tester ALL=(ALL) NOPASSWD: ALL' >/etc/sudoers.d/tester; }
 fi
-git config --system --replace-all safe.directory '*'
 cat >/tmp/as-user.sh <<'USER'
 set -eu
 clone=$HOME/vtrace
 if [ -d "$clone/.git" ]; then
-    git -C "$clone" fetch -q && git -C "$clone" reset -q --hard '@{upstream}'
+    git -c safe.directory='*' -C "$clone" fetch -q && git -C "$clone" reset -q --hard '@{upstream}'
 else
-    git clone -q /mnt/vtrace.git "$clone"
+    git -c safe.directory='*' clone -q /mnt/vtrace.git "$clone"
 fi
 cd "$clone"
 echo "==> [bare machine] $(. /etc/os-release; echo "$PRETTY_NAME"), commit $(git rev-parse --short HEAD): $*" >&2

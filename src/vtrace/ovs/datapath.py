@@ -107,17 +107,18 @@ def parse_flow(line: str) -> DatapathFlow:
 
 def of_tos(flows: Iterable[DatapathFlow], tos: int) -> tuple[DatapathFlow, ...]:
     """The flows that require this DSCP, and those that continue them after a recirculation."""
-    remaining = list(flows)
-    chosen = [flow for flow in remaining if requires_dscp(flow, tos)]
-    remaining = [flow for flow in remaining if not requires_dscp(flow, tos)]
-    reached = {recirc for flow in chosen for recirc in recirculations(flow)}
-    while True:
-        more = [flow for flow in remaining if flow.recirc_id and flow.recirc_id in reached and _may_have(flow, tos)]
-        if not more:
-            return tuple(chosen)
-        chosen += more
-        remaining = [flow for flow in remaining if flow not in more]
-        reached |= {recirc for flow in more for recirc in recirculations(flow)}
+    chosen: list[DatapathFlow] = []
+    later: dict[int, list[DatapathFlow]] = {}
+    for flow in flows:
+        if requires_dscp(flow, tos):
+            chosen.append(flow)
+        elif flow.recirc_id and _may_have(flow, tos):
+            later.setdefault(flow.recirc_id, []).append(flow)
+    # The list grows while it is gone through: each flow adds those that continue it, once.
+    for flow in chosen:
+        for recirc_id in recirculations(flow):
+            chosen += later.pop(recirc_id, ())
+    return tuple(chosen)
 
 
 def requires_dscp(flow: DatapathFlow, tos: int) -> bool:

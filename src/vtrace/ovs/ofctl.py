@@ -60,9 +60,25 @@ class OfCtl:
             cookie: only entries whose cookie equals `value` under `mask`.
             match: only entries at least as specific as this match (OpenFlow's loose matching).
         """
+        return parse_dump(await self.dump_text(table=table, cookie=cookie, match=match))
+
+    async def dump_text(
+        self, *, table: int | None = None, cookie: tuple[int, int] | None = None, match: str = ""
+    ) -> str:
+        """The dump as `ovs-ofctl` prints it, for readers that need few of its lines; see `dump_entries`."""
         words = _selection(table, cookie, match)
-        done = await self._run("--no-names", "dump-flows", args=(words,) if words else ())
-        return parse_dump(done.stdout)
+        return (await self._run("--no-names", "dump-flows", args=(words,) if words else ())).stdout
+
+    async def table_counts(self) -> dict[int, int]:
+        """How many entries each table holds."""
+        return parse_table_counts((await self._run("--no-names", "dump-tables")).stdout)
+
+    async def port_counters(self) -> dict[str, dict[str, int]]:
+        """Live counters by port number (or "LOCAL"): rx_packets, rx_dropped, tx_packets, tx_dropped, ….
+
+        A counter that the port does not keep is left out.
+        """
+        return parse_port_counters((await self._run("--no-names", "dump-ports")).stdout)
 
     async def delete_entries(self, cookie: int, mask: int, *, table: int | None = None) -> None:
         """Deletes the entries whose cookie equals `cookie` under `mask`."""
@@ -143,6 +159,47 @@ def _selection(table: int | None, cookie: tuple[int, int] | None, match: str) ->
     if match:
         words.append(match)
     return ",".join(words)
+
+
+def parse_table_counts(text: str) -> dict[int, int]:
+    """`dump-tables`: a table that is like the one before is printed as "ditto"."""
+    counts: dict[int, int] = {}
+    tables: range | None = None
+    last = 0
+    for line in text.splitlines():
+        words = line.replace(",", " ").split()
+        if words and words[0] in ("table", "tables") and len(words) > 1 and line.lstrip().startswith("table"):
+            first, _, final = words[1].rstrip(":").partition("...")
+            tables = range(number(first), number(final or first) + 1)
+            counts.update(dict.fromkeys(tables, last))
+        elif words and words[0].startswith("active=") and tables is not None:
+            last = number(words[0].removeprefix("active="))
+            counts.update(dict.fromkeys(tables, last))
+    return counts
+
+
+# Names in `dump-ports` and in ovs-vswitchd.conf.db(5).
+_COUNTERS = {"pkts": "packets", "bytes": "bytes", "drop": "dropped", "errs": "errors"}
+
+
+def parse_port_counters(text: str) -> dict[str, dict[str, int]]:
+    """`dump-ports`: port number to counters; "?" (not kept by the port) is left out."""
+    ports: dict[str, dict[str, int]] = {}
+    current: dict[str, int] | None = None
+    for line in text.splitlines():
+        head, colon, rest = line.strip().partition(": ")
+        if colon and head.startswith("port "):
+            current = ports[head.removeprefix("port ").strip()] = {}
+        else:
+            rest = line.strip()
+        direction, _, counters = rest.partition(" ")
+        if current is None or direction not in ("rx", "tx"):
+            continue
+        for word in counters.split(","):
+            name, _, value = word.strip().partition("=")
+            if name in _COUNTERS and value != "?":
+                current[f"{direction}_{_COUNTERS[name]}"] = number(value)
+    return ports
 
 
 def parse_meter_configs(text: str) -> dict[int, tuple[int, int]]:

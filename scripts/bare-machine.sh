@@ -66,7 +66,7 @@ if [ ! -e "$folder" ]; then
     cp -a --reflink=auto "$bare" "$folder"
     copy_network_ways
 fi
-mkdir -p "$folder/mnt/vtrace.git"
+git -C "$root_dir" bundle create -q "$folder/opt/vtrace.bundle" HEAD "$(git -C "$root_dir" symbolic-ref -q HEAD || echo HEAD)"
 
 environment=(HOME=/root TERM="${TERM:-dumb}" LANG=C.UTF-8 PATH=/usr/sbin:/usr/bin:/sbin:/bin)
 for name in http_proxy https_proxy no_proxy HTTP_PROXY HTTPS_PROXY NO_PROXY SSL_CERT_FILE PIP_CERT PIP_INDEX_URL \
@@ -93,9 +93,9 @@ cat >/tmp/as-user.sh <<'USER'
 set -eu
 clone=$HOME/vtrace
 if [ -d "$clone/.git" ]; then
-    git -c safe.directory='*' -C "$clone" fetch -q && git -C "$clone" reset -q --hard '@{upstream}'
+    git -C "$clone" fetch -q /opt/vtrace.bundle HEAD && git -C "$clone" reset -q --hard FETCH_HEAD
 else
-    git -c safe.directory='*' clone -q /mnt/vtrace.git "$clone"
+    git clone -q /opt/vtrace.bundle "$clone"
 fi
 cd "$clone"
 echo "==> [bare machine] $(. /etc/os-release; echo "$PRETTY_NAME"), commit $(git rev-parse --short HEAD): $*" >&2
@@ -116,16 +116,14 @@ INSIDE
 # Mounts are private, and when the command ends every process it left ends too (it is init of its process namespace).
 # shellcheck disable=SC2016
 env -i "${environment[@]}" unshare --mount --pid --ipc --uts --fork --kill-child --propagation private bash -eu -c '
-    enter=$1 folder=$2 repository=$3 inside=$4 user=$5
-    shift 5
+    enter=$1 folder=$2 inside=$3 user=$4
+    shift 4
     mount --bind "$folder" "$folder"
     mount -t proc proc "$folder/proc"
     mount --rbind /sys "$folder/sys"
     mount --rbind /dev "$folder/dev"
     mount -t tmpfs tmpfs "$folder/run"
     mount -t tmpfs tmpfs "$folder/tmp"
-    mount --bind "$repository" "$folder/mnt/vtrace.git"
-    mount -o remount,bind,ro "$folder/mnt/vtrace.git"
     hostname vtrace-bare
     grep -q vtrace-bare "$folder/etc/hosts" || echo 127.0.1.1 vtrace-bare >>"$folder/etc/hosts"
     cd "$folder"
@@ -136,4 +134,4 @@ env -i "${environment[@]}" unshare --mount --pid --ipc --uts --fork --kill-child
         exec bash -c "$inside" inside "$user" "$@"
     fi
     exec chroot . /bin/bash -c "$inside" inside "$user" "$@"
-' outside "$enter" "$folder" "$root_dir" "$inside" "$user" "$@"
+' outside "$enter" "$folder" "$inside" "$user" "$@"

@@ -52,7 +52,7 @@ pin: ## write requirements*.txt anew from pyproject.toml
 
 clean: ## remove caches and build output
 	@rm -rf build dist out .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
-	@find src tests bench scripts -name __pycache__ -type d -prune -exec rm -rf {} +
+	@find . -name .venv -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean ## that, and .venv
 	@rm -rf .venv src/*.egg-info

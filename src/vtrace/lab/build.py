@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from time import monotonic
 
 import msgspec
 
@@ -15,6 +14,7 @@ from vtrace.errors import CannotWorkError
 from vtrace.lab import daemons, links, logical, namespaces, plan, programs, readiness
 from vtrace.lab import state as lab_state
 from vtrace.lab.lock import locked
+from vtrace.lab.programs import Patience
 from vtrace.lab.state import LabState
 from vtrace.lab.topology import Topology, read
 
@@ -39,7 +39,7 @@ def up(name: str, source: str | None, progress: Progress) -> LabState:
     topology, file_name = read(source)
     programs.require_root()
     programs.require_programs()
-    with locked(name) as lock:
+    with Patience(UP_TIMEOUT_S) as patience, locked(name) as lock:
         if lab_state.load(name) is not None:
             raise CannotWorkError(f"lab {name!r} is up already", "", "", f"vtrace lab down --lab {name}")
         if lab_state.read_state(name) is not None or namespaces.existing(name):
@@ -49,10 +49,10 @@ def up(name: str, source: str | None, progress: Progress) -> LabState:
         state = plan.make_state(name, topology, file_name, started)
         try:
             lab_state.write_state(state)
-            _build(state, topology, lock, progress)
+            _build(state, topology, lock, patience, progress)
             state = msgspec.structs.replace(state, phase="up")
             lab_state.write_state(state)
-        except BaseException:  # also Ctrl-C and SIGTERM: half a lab helps nobody
+        except BaseException:  # also the SystemExit of a signal: half a lab helps nobody
             progress("removing the unfinished lab")
             _clear(name)
             _remove_directory(name)
@@ -60,11 +60,11 @@ def up(name: str, source: str | None, progress: Progress) -> LabState:
     return state
 
 
-def _build(state: LabState, topology: Topology, lock: int, progress: Progress) -> None:
-    deadline = monotonic() + UP_TIMEOUT_S
+def _build(state: LabState, topology: Topology, lock: int, patience: Patience, progress: Progress) -> None:
     progress(f"making {len(state.nodes)} nodes and {len(state.wires)} wires")
     namespaces.create(state.name, [node.name for node in state.nodes], [lock])
     links.create(state, topology, [lock])
+    patience.left_s()
     progress("starting Open vSwitch and OVN")
     with ThreadPoolExecutor(max_workers=4) as pool:
         central = pool.submit(daemons.start_central, state)
@@ -76,9 +76,9 @@ def _build(state: LabState, topology: Topology, lock: int, progress: Progress) -
         written.result()
         list(pool.map(lambda server: daemons.start_controller(state, server), state.servers))
     progress("waiting for OVN to bind the VMs' ports")
-    readiness.wait_until_configured(state, deadline)
+    readiness.wait_until_configured(state, patience)
     progress("waiting for every VM to reach every other of its VPC")
-    readiness.wait_until_forwarding(state, deadline)
+    readiness.wait_until_forwarding(state, patience)
 
 
 def down(name: str) -> bool:

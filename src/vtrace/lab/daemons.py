@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from time import monotonic
 
 from vtrace.errors import CannotWorkError
 from vtrace.lab import links, plan
 from vtrace.lab import state as lab_state
 from vtrace.lab.namespaces import start_time
-from vtrace.lab.programs import ProgramError, run_on, wait_for
+from vtrace.lab.programs import Patience, ProgramError, run_on, wait_for
 from vtrace.lab.state import LabServer, LabState
 
 OVN_SCHEMAS = Path("/usr/share/ovn")
@@ -97,7 +96,7 @@ def _wait_for_port(server: LabServer, port: str, state: LabState) -> None:
         lambda: f" {port}: " in links_seen(),
         what=f"ovs-vswitchd to make {port}",
         where=server.name,
-        deadline=monotonic() + START_TIMEOUT_S,
+        patience=Patience(START_TIMEOUT_S),
         seen=lambda: f"its links are {[line.split(': ')[1] for line in links_seen().splitlines()]}",
     )
 

@@ -54,7 +54,8 @@ _WIRE = (
     Parameter(name="b", text="the other server"),
     Parameter(name="direction", text="which packets: both ways or one", default="both", choices=("both", "a-b", "b-a")),
 )
-_RATIO = Parameter(name="mode", text="every n-th, or by chance", default="every", choices=("every", "random"))
+# By chance: with several steady streams on the wire, every n-th packet may always be of the same one.
+_MODE = Parameter(name="mode", text="by chance, or every n-th", default="random", choices=("random", "every"))
 _ROUTE_TO = Parameter(name="to", text="the VM whose alias is cut off, VM:address, or an address")
 _ROUTER = Parameter(name="router", text="the logical router", optional=True)
 
@@ -117,7 +118,7 @@ FAULTS = (
     Fault(
         name="partial_loss",
         text="a wire drops some of the tunnel packets",
-        parameters=(*_WIRE, Parameter(name="ratio", text="one packet in this many", default="3"), _RATIO),
+        parameters=(*_WIRE, Parameter(name="ratio", text="one packet in this many", default="3"), _MODE),
     ),
     Fault(
         name="transient_loss",

@@ -32,10 +32,10 @@ def create(state: LabState, topology: Topology, keep_fds: Iterable[int]) -> None
         _in_network(state, node.name, _set_sysctls_of_vm if node.role == "vm" else _set_sysctls_of_router)
     _on(state, "central", _central_lines(state), keep_fds)
     for server in state.servers:
-        lines = [f"addr add {server.mgmt_address}/{plan.MGMT_PREFIX_LENGTH} dev mgmt0", "link set mgmt0 up"]
-        lines += [f"link set {wire_port(end)} up" for end in _others(state, server)]
-        lines += [f"link set {vm.name} up" for vm in state.vms if vm.server == server.name]
-        _on(state, server.name, ["link set lo up", *lines], keep_fds)
+        lines = [f"addr add {server.mgmt_address}/{plan.MGMT_PREFIX_LENGTH} dev mgmt0", "link set dev mgmt0 up"]
+        lines += [f"link set dev {wire_port(end)} up" for end in _others(state, server)]
+        lines += [f"link set dev {vm.name} up" for vm in state.vms if vm.server == server.name]
+        _on(state, server.name, ["link set dev lo up", *lines], keep_fds)
     for wire in state.wires:
         _on(state, wire.name, _wire_lines(state, wire), keep_fds)
     for vm in state.vms:
@@ -46,7 +46,7 @@ def create(state: LabState, topology: Topology, keep_fds: Iterable[int]) -> None
 def _pairs(state: LabState, topology: Topology) -> list[str]:
     def pair(one: str, link: str, other: str, peer: str, extra: str = "", peer_extra: str = "") -> str:
         a, b = namespace(state.name, one), namespace(state.name, other)
-        return f"link add {link} {extra} netns {a} type veth peer name {peer} {peer_extra} netns {b}"
+        return f"link add name {link} {extra} netns {a} type veth peer name {peer} {peer_extra} netns {b}"
 
     lines = [pair("central", f"to-{s.name}", s.name, "mgmt0") for s in state.servers]
     for wire in state.wires:
@@ -64,20 +64,25 @@ def _others(state: LabState, server: LabServer) -> list[str]:
 
 def _central_lines(state: LabState) -> list[str]:
     address = f"{plan.CENTRAL_MGMT_ADDRESS}/{plan.MGMT_PREFIX_LENGTH}"
-    lines = ["link set lo up", "link add mgmt type bridge", f"addr add {address} dev mgmt", "link set mgmt up"]
+    lines = [
+        "link set dev lo up",
+        "link add name mgmt type bridge",
+        f"addr add {address} dev mgmt",
+        "link set dev mgmt up",
+    ]
     for server in state.servers:
-        lines.append(f"link set to-{server.name} master mgmt up")
+        lines.append(f"link set dev to-{server.name} master mgmt up")
     return lines
 
 
 def _wire_lines(state: LabState, wire: LabWire) -> list[str]:
-    lines = ["link set lo up"]
+    lines = ["link set dev lo up"]
     servers = {server.name: server for server in state.servers}
     for end, address in zip(wire.ends, wire.addresses, strict=True):
         server, link = servers[end], wire_port(end)
         lines += [
             f"addr add {address}/32 dev {link}",
-            f"link set {link} up",
+            f"link set dev {link} up",
             f"route add {server.tunnel_address}/32 dev {link}",
             f"neigh add {server.tunnel_address} lladdr {server.tunnel_mac} dev {link} nud permanent",
         ]
@@ -85,7 +90,7 @@ def _wire_lines(state: LabState, wire: LabWire) -> list[str]:
 
 
 def _vm_lines(vm: LabVm, topology: Topology) -> list[str]:
-    lines = ["link set lo up", f"link set {VM_LINK} up"]
+    lines = ["link set dev lo up", f"link set dev {VM_LINK} up"]
     networks = plan.subnets(topology, vm.switch)
     for text in vm.addresses:
         network = next(network for network in networks if ipaddress.ip_address(text) in network)
@@ -108,7 +113,7 @@ def set_up_underlay(state: LabState, server: LabServer) -> None:
     """
     bridge = plan.UNDERLAY_BRIDGE
     address = f"{server.tunnel_address}/{plan.TUNNEL_PREFIX_LENGTH}"
-    lines = [f"addr add {address} dev {bridge} noprefixroute", f"link set {bridge} mtu {WIRE_MTU} up"]
+    lines = [f"addr add {address} dev {bridge} noprefixroute", f"link set dev {bridge} mtu {WIRE_MTU} up"]
     for other in state.servers:
         if other.name != server.name:
             gateway = gateway_of(state.wire_between(server.name, other.name), server.name)

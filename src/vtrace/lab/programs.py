@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from time import monotonic, sleep
+from typing import Any
 
 from vtrace.errors import CannotWorkError, VTraceError
 from vtrace.lab import state as lab_state
@@ -143,14 +146,50 @@ def run_on(
     return run(command, env=node_environment(state, node), text=text, timeout_s=timeout_s)
 
 
-def wait_for(check: Callable[[], bool], *, what: str, where: str, deadline: float, seen: Callable[[], str]) -> None:
+class Patience:
+    """How long `lab up` may go on: until its time is over, or somebody sends SIGINT or SIGTERM.
+
+    A signal only sets a mark, which the next look at the clock turns into SystemExit: between two steps, so that
+    no thread is left behind that goes on building what is being removed. Inside a `with`; main thread only.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._until = monotonic() + seconds
+        self._signal: int | None = None
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Patience:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._mark)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _mark(self, number: int, _frame: object) -> None:
+        self._signal = number
+
+    def left_s(self) -> float:
+        """Seconds that are left, 0 when it is over.
+
+        Raises:
+            SystemExit: a signal came.
+        """
+        if self._signal is not None:
+            raise SystemExit(128 + self._signal)
+        return max(0.0, self._until - monotonic())
+
+
+def wait_for(check: Callable[[], bool], *, what: str, where: str, patience: Patience, seen: Callable[[], str]) -> None:
     """Poll until a condition holds.
 
     Args:
         check: the condition.
         what: what is waited for, in words.
         where: the node.
-        deadline: until when, on the monotonic clock.
+        patience: until when.
         seen: describes the state found, for the error.
 
     Raises:
@@ -158,6 +197,6 @@ def wait_for(check: Callable[[], bool], *, what: str, where: str, deadline: floa
     """
     began = monotonic()
     while not check():
-        if monotonic() > deadline:
+        if not patience.left_s():
             raise CannotWorkError(f"waited {monotonic() - began:.0f} s for {what}", where, seen())
         sleep(POLL_INTERVAL_S)

@@ -12,7 +12,7 @@ from time import monotonic
 
 from vtrace.errors import CannotWorkError
 from vtrace.lab import namespaces
-from vtrace.lab.programs import run_on, wait_for
+from vtrace.lab.programs import Patience, run_on, wait_for
 from vtrace.lab.state import LabState, LabVm
 
 REPEAT_S = 0.25
@@ -26,12 +26,12 @@ Probe = tuple[LabVm, LabVm, str]
 """(from, to, address)"""
 
 
-def wait_until_configured(state: LabState, deadline: float) -> None:
+def wait_until_configured(state: LabState, patience: Patience) -> None:
     """Wait for every chassis to register, every port to be up, and every ovn-controller to have caught up.
 
     Args:
         state: of the lab.
-        deadline: until when, on the monotonic clock.
+        patience: until when.
 
     Raises:
         CannotWorkError: says which chassis or port was waited for.
@@ -46,7 +46,7 @@ def wait_until_configured(state: LabState, deadline: float) -> None:
         lambda: not missing_chassis(),
         what="every ovn-controller to register its chassis",
         where="central",
-        deadline=deadline,
+        patience=patience,
         seen=lambda: f"not registered: {' '.join(sorted(missing_chassis()))}",
     )
     servers = {vm.name: vm.server for vm in state.vms}
@@ -59,10 +59,10 @@ def wait_until_configured(state: LabState, deadline: float) -> None:
         lambda: not ports_down(),
         what="every VM's port to be up",
         where="central",
-        deadline=deadline,
+        patience=patience,
         seen=lambda: f"down: {', '.join(f'{name} on {servers[name]}' for name in sorted(ports_down()))}",
     )
-    left_s = max(1, int(deadline - monotonic()))
+    left_s = max(1, int(patience.left_s()))
     run_on(state, "central", ["ovn-nbctl", f"--timeout={left_s}", "--wait=hv", "sync"], timeout_s=left_s + 5)
 
 
@@ -76,12 +76,12 @@ def probes(state: LabState) -> list[Probe]:
     return found
 
 
-def wait_until_forwarding(state: LabState, deadline: float) -> None:
+def wait_until_forwarding(state: LabState, patience: Patience) -> None:
     """Send echo requests between all VMs until each was answered. Warms tunnels, neighbors and caches up.
 
     Args:
         state: of the lab.
-        deadline: until when, on the monotonic clock.
+        patience: until when.
 
     Raises:
         CannotWorkError: names the VMs that were not reached.
@@ -101,7 +101,7 @@ def wait_until_forwarding(state: LabState, deadline: float) -> None:
             while waiting and (left := repeat - monotonic()) > 0:
                 for sock in select.select(list(owners), [], [], left)[0]:
                     waiting.pop((owners[sock], sock.recvfrom(2048)[1][0]), None)
-            if waiting and monotonic() > deadline:
+            if waiting and not patience.left_s():
                 raise CannotWorkError(
                     f"waited {monotonic() - began:.0f} s for echo replies", "", f"none for {_names(waiting)}"
                 )

@@ -169,7 +169,7 @@ def all_of(state: LabState) -> list[Traffic]:
 
 
 def counts(state: LabState, traffic: Traffic) -> dict[str, int]:
-    """What the sender last reported (once a second): messages sent, received, and connections made."""
+    """What the sender last reported (five times a second): messages sent, received, and connections made."""
     try:
         return dict(json.loads((_directory(state) / f"{traffic.id}.stats").read_text()))
     except FileNotFoundError:

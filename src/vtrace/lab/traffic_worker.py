@@ -22,7 +22,7 @@ CONNECT_TIMEOUT_S = 30.0
 DEAD_AFTER_S = 20.0
 """A connection whose data nobody acknowledges that long is dead: connect anew."""
 RECONNECT_S = 0.5
-REPORT_S = 1.0
+REPORT_S = 0.2
 MAX_LATE_S = 1.0
 """A sender that fell further behind than this gives the packets up rather than bursting."""
 PREFIX = struct.Struct("!IQ4s")
@@ -63,7 +63,7 @@ class Sender:
 
     def __init__(self, options: Options) -> None:
         self.options = options
-        self.sent = self.received = self.connects = 0
+        self.sent = self.received = self.connects = self.received_bytes = 0
         self.peer = (options["destination"], options["dport"])
         self.version = 6 if ":" in options["destination"] else 4
         self.sock: socket.socket | None = None
@@ -151,7 +151,7 @@ class Sender:
             self.close()
 
     def receive(self) -> None:
-        """Count one reply (TCP: its bytes as messages)."""
+        """Count one reply (TCP: as many messages as its bytes make)."""
         assert self.sock is not None
         try:
             data = self.sock.recv(65536)
@@ -164,7 +164,8 @@ class Sender:
         if self.options["proto"] != "tcp":
             self.received += 1
         elif data:
-            self.received += max(1, len(data) // self.options["size"])
+            self.received_bytes += len(data)
+            self.received = self.received_bytes // self.options["size"]
         else:
             self.close()
 

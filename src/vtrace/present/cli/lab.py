@@ -7,9 +7,8 @@ import json
 import os
 import shlex
 import shutil
-import signal
 import sys
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -94,13 +93,8 @@ def _progress(text: str) -> None:
     print(f"lab: {text}", file=sys.stderr, flush=True)
 
 
-def _terminate(_number: int, _frame: object) -> NoReturn:
-    raise SystemExit(128 + signal.SIGTERM)
-
-
 def _up(args: argparse.Namespace) -> int:
     name = lab_state.lab_name(args.lab)
-    signal.signal(signal.SIGTERM, _terminate)
     state = build.up(name, args.topology, _progress)
     print(f"lab {name} is up: {len(state.servers)} servers, {len(state.vms)} VMs. vtrace lab status --lab {name}")
     return 0
@@ -119,6 +113,9 @@ def _status(args: argparse.Namespace) -> int:
 def _exec(args: argparse.Namespace) -> int:
     """Become the command; returns only when that fails."""
     command = list(args.command)
+    if command[:1] == ["--lab"] and len(command) > 1:  # argparse takes all after NODE for the command
+        args.lab = command[1]
+        del command[:2]
     if command[:1] == ["--"]:
         del command[0]
     if not command:

@@ -13,7 +13,7 @@ import ipaddress
 import itertools
 
 from vtrace.lab import state as lab_state
-from vtrace.lab.state import LabNode, LabServer, LabState, LabVm, LabWire
+from vtrace.lab.state import LabNode, LabServer, LabState, LabVm, LabWire, Role
 from vtrace.lab.topology import Network, Topology, network_of
 
 BRIDGE = "br-int"
@@ -33,29 +33,8 @@ def make_state(name: str, topology: Topology, file_name: str, started: str) -> L
         file_name: where the topology came from.
         started: RFC 3339 UTC.
     """
-    servers = tuple(
-        LabServer(
-            name=server.name,
-            chassis=server.name,
-            role=server.role,
-            region=server.region,
-            rundir=str(lab_state.node_directory(name, server.name)),
-            bridge=BRIDGE,
-            tunnel_address=f"10.250.0.{number}",
-            tunnel_mac=f"02:76:70:00:00:{number:02x}",
-            mgmt_address=f"10.251.0.{number + 1}",
-        )
-        for number, server in enumerate(topology.servers, 1)
-    )
-    wires = tuple(
-        LabWire(
-            name=f"wire-{one.name}-{other.name}",
-            ends=(one.name, other.name),
-            addresses=(f"10.250.{number}.1", f"10.250.{number}.2"),
-            macs=(f"02:76:77:00:{number:02x}:01", f"02:76:77:00:{number:02x}:02"),
-        )
-        for number, (one, other) in enumerate(itertools.combinations(servers, 2), 1)
-    )
+    servers = _servers(name, topology)
+    wires = _wires(servers)
     vms = _vms(topology)
     central = lab_state.node_directory(name, "central")
     return LabState(
@@ -70,6 +49,35 @@ def make_state(name: str, topology: Topology, file_name: str, started: str) -> L
         wires=wires,
         vms=vms,
         nodes=_nodes(servers, wires, vms),
+    )
+
+
+def _servers(name: str, topology: Topology) -> tuple[LabServer, ...]:
+    return tuple(
+        LabServer(
+            name=server.name,
+            chassis=server.name,
+            role=server.role,
+            region=server.region,
+            rundir=str(lab_state.node_directory(name, server.name)),
+            bridge=BRIDGE,
+            tunnel_address=f"10.250.0.{number}",
+            tunnel_mac=f"02:76:70:00:00:{number:02x}",
+            mgmt_address=f"10.251.0.{number + 1}",
+        )
+        for number, server in enumerate(topology.servers, 1)
+    )
+
+
+def _wires(servers: tuple[LabServer, ...]) -> tuple[LabWire, ...]:
+    return tuple(
+        LabWire(
+            name=f"wire-{one.name}-{other.name}",
+            ends=(one.name, other.name),
+            addresses=(f"10.250.{number}.1", f"10.250.{number}.2"),
+            macs=(f"02:76:77:00:{number:02x}:01", f"02:76:77:00:{number:02x}:02"),
+        )
+        for number, (one, other) in enumerate(itertools.combinations(servers, 2), 1)
     )
 
 
@@ -91,49 +99,20 @@ def _vms(topology: Topology) -> tuple[LabVm, ...]:
 
 
 def _nodes(servers: tuple[LabServer, ...], wires: tuple[LabWire, ...], vms: tuple[LabVm, ...]) -> tuple[LabNode, ...]:
-    regions = {server.name: server.region for server in servers}
-    nodes = [
-        LabNode(
-            name="central",
-            role="central",
-            region=None,
-            addresses=(CENTRAL_MGMT_ADDRESS,),
-            connects=tuple(server.name for server in servers),
-        )
-    ]
+    regions: dict[str, str | None] = {server.name: server.region for server in servers}
+
+    def node(name: str, role: Role, connects: tuple[str, ...], addresses: tuple[str, ...]) -> LabNode:
+        """A node; its region is that of all it connects, if they have one region."""
+        around = {regions[name]} if name in regions else {regions[other] for other in connects}
+        region = around.pop() if len(around) == 1 and role != "central" else None
+        return LabNode(name=name, role=role, region=region, addresses=addresses, connects=connects)
+
+    nodes = [node("central", "central", tuple(server.name for server in servers), (CENTRAL_MGMT_ADDRESS,))]
     for server in servers:
-        connects = tuple(wire.name for wire in wires if server.name in wire.ends)
-        addresses = (server.tunnel_address, server.mgmt_address)
-        nodes.append(
-            LabNode(
-                name=server.name,
-                role=server.role,
-                region=server.region,
-                addresses=addresses,
-                connects=("central", *connects),
-            )
-        )
-    for wire in wires:
-        ends = {regions[end] for end in wire.ends}
-        nodes.append(
-            LabNode(
-                name=wire.name,
-                role="wire",
-                region=ends.pop() if len(ends) == 1 else None,
-                addresses=wire.addresses,
-                connects=wire.ends,
-            )
-        )
-    for vm in vms:
-        nodes.append(
-            LabNode(
-                name=vm.name,
-                role="vm",
-                region=regions[vm.server],
-                addresses=vm.addresses + vm.aliases,
-                connects=(vm.server,),
-            )
-        )
+        connects = ("central", *(wire.name for wire in wires if server.name in wire.ends))
+        nodes.append(node(server.name, server.role, connects, (server.tunnel_address, server.mgmt_address)))
+    nodes += [node(wire.name, "wire", wire.ends, wire.addresses) for wire in wires]
+    nodes += [node(vm.name, "vm", (vm.server,), vm.addresses + vm.aliases) for vm in vms]
     return tuple(nodes)
 
 

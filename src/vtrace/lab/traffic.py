@@ -100,46 +100,54 @@ def start(state: LabState, wish: Wish) -> Traffic:
     version = ipaddress.ip_address(destination).version
     source = _address_of(sender, version)
     with locked(state.name):
-        known = all_of(state)
-        identifier = f"t{max((int(t.id[1:]) for t in known), default=0) + 1}"
+        _directory(state).mkdir(exist_ok=True)
+        identifier = f"t{max((int(t.id[1:]) for t in all_of(state)), default=0) + 1}"
         number = int(identifier[1:]) % 10000
-        options = {
+        sport = wish.sport or (0 if wish.proto == "tcp" else FIRST_SPORT + number)
+        dport = 0 if wish.proto == "icmp" else wish.dport or FIRST_DPORT + number
+        options: dict[str, object] = {
             "proto": wish.proto,
             "source": source,
             "destination": destination,
-            "sport": FIRST_SPORT + number if wish.sport is None and wish.proto != "tcp" else wish.sport or 0,
-            "dport": 0 if wish.proto == "icmp" else wish.dport or FIRST_DPORT + number,
+            "sport": sport,
+            "dport": dport,
             "rate": wish.rate,
             "size": wish.size,
             "dscp": wish.dscp,
             "seconds": wish.seconds,
             "stats": str(_directory(state) / f"{identifier}.stats"),
         }
-        _directory(state).mkdir(exist_ok=True)
-        processes: list[Process] = []
-        try:
-            if receiver is not None and wish.server and wish.proto != "icmp":
-                processes.append(_worker(state, receiver.name, {**options, "role": "serve"}))
-            processes.append(_worker(state, sender.name, {**options, "role": "send"}))
-        except BaseException:
-            for process in processes:
-                _end(process)
-            raise
-        traffic = Traffic(
+        listens = wish.server and wish.proto != "icmp"
+        server = receiver.name if receiver is not None and listens else None
+        started = Traffic(
             id=identifier,
             source=sender.name,
             to=wish.to,
             proto=wish.proto,
             source_address=source,
             destination_address=destination,
-            sport=int(str(options["sport"])),
-            dport=int(str(options["dport"])),
+            sport=sport,
+            dport=dport,
             rate=wish.rate,
             size=wish.size,
-            processes=tuple(processes),
+            processes=_workers(state, sender.name, server, options),
         )
-        (_directory(state) / f"{identifier}.json").write_bytes(msgspec.json.encode(traffic))
-    return traffic
+        (_directory(state) / f"{identifier}.json").write_bytes(msgspec.json.encode(started))
+    return started
+
+
+def _workers(state: LabState, sender: str, server: str | None, options: dict[str, object]) -> tuple[Process, ...]:
+    """Start the one who answers, if any, and then the one who sends; both or none."""
+    processes: list[Process] = []
+    try:
+        if server is not None:
+            processes.append(_worker(state, server, {**options, "role": "serve"}))
+        processes.append(_worker(state, sender, {**options, "role": "send"}))
+    except BaseException:
+        for process in processes:
+            _end(process)
+        raise
+    return tuple(processes)
 
 
 def stop(state: LabState, identifier: str | None) -> list[Traffic]:

@@ -20,7 +20,7 @@ from vtrace.agent.logger import RecordLogger
 from vtrace.agent.survey import colors_used, entries_at_top, local_vifs
 from vtrace.collect.link import AgentCost, AgentEvent, AgentLost, Disturbed, SiteQuestion, Survey
 from vtrace.color import registry
-from vtrace.errors import CannotWorkError, VTraceError
+from vtrace.errors import BridgeNotUnderstoodError, CannotWorkError, VTraceError
 from vtrace.model.inspection import SiteReport
 from vtrace.model.openflow import PacketIn
 from vtrace.model.plan import Claim, PlannedEntry
@@ -32,6 +32,7 @@ from vtrace.ovs.ofctl import OfCtl
 # Events that wait for the analyzer; what comes on top is dropped and counted.
 EVENT_BUFFER = 50_000
 CLOSE_TIMEOUT_S = 15
+RENEW_TIMEOUT_S = 8
 
 
 class ChassisAgent:
@@ -147,8 +148,22 @@ class ChassisAgent:
         await self._ofctl.add_entries([planned.entry for planned in entries])
         self._installed += len(entries)
 
-    async def renew_meters(self) -> None:
-        """Puts our meters back after somebody removed them; entries that refer to them come after."""
+    async def renew(self) -> None:
+        """After somebody removed our entries and meters: waits until the bridge is whole, puts the meters back.
+
+        Raises:
+            BridgeNotUnderstoodError: its entries did not come back in time.
+        """
+        facts = await ovs_bridge.read_bridge(self._rundir, self._bridge)
+        deadline = time.monotonic() + RENEW_TIMEOUT_S
+        while True:
+            try:
+                await ovs_layout.discover_on(self._ofctl, facts)
+                break
+            except BridgeNotUnderstoodError:
+                if time.monotonic() > deadline:
+                    raise
+                await anyio.sleep(0.1)
         await self._claims.renew_meters()
 
     async def is_metered(self, flow: str) -> bool:

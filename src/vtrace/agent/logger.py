@@ -80,7 +80,7 @@ class RecordLogger:
             task=self._task_id if first else "",
             point=hook.point,
             datapath=hook.datapath,
-            in_key=message.registers.get(14, 0),
+            in_key=hook.in_key or message.registers.get(14, 0),
             out_key=message.registers.get(15, 0),
             in_ofport=message.in_port if at_table_0 else 0,
             peer=hook.peer,

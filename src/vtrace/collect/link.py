@@ -130,6 +130,13 @@ class AgentLink(Protocol):
     async def install(self, entries: Sequence[PlannedEntry]) -> None:
         """Adds entries, all or none."""
 
+    async def renew(self) -> None:
+        """After somebody removed our entries and meters: waits until the bridge is whole, puts the meters back."""
+
+    async def is_metered(self, flow: str) -> bool:
+        """Whether the copies that a flow makes go through a meter, by a trace."""
+        ...
+
     async def remove(self, role: int, *, color: int | None = None, index: int | None = None) -> None:
         """Removes our entries of a role, all or those of one color and index."""
 

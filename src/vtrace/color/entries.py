@@ -67,6 +67,7 @@ def coloring_entry(hop: FirstHop, use: ColorUse, scope: Scope, claim: Claim, har
             role=Role.COLOR,
             point=Point.FIRST_HOP,
             datapath=hop.vif.datapath,
+            in_key=hop.vif.key,
             pair=hop.pair.index,
             color=use.color,
             epoch=use.epoch,

@@ -62,6 +62,7 @@ class Inspection(msgspec.Struct, frozen=True, kw_only=True):
         errors: translation errors.
         real_drop: True where the datapath flow that the colored packets hit ends in a drop, False where it ends
             in an output, None where no such flow was found any more.
+        log_to_physical: the bridge's table for output to ports.
         lagging: why the bridge is known to lag behind the southbound database; empty if it is not.
     """
 
@@ -80,6 +81,7 @@ class Inspection(msgspec.Struct, frozen=True, kw_only=True):
     meters: tuple[MeterReading, ...] = ()
     ports: tuple[PortReading, ...] = ()
     lagging: str = ""
+    log_to_physical: int = 0
     text: str = ""
 
 

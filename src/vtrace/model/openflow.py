@@ -165,7 +165,8 @@ class DatapathFlow(msgspec.Struct, frozen=True, kw_only=True):
 class PacketIn(msgspec.Struct, frozen=True, kw_only=True):
     """An NXT_PACKET_IN2 message (nicira-ext.h), decoded.
 
-    `packet` may be truncated to the `max_len` of the controller action; `length_bytes` is the full length.
+    `packet` is the whole packet: Open vSwitch pays no attention to the `max_len` of a controller action since
+    2.7 (ovs-actions(7)); should it be truncated, `length_bytes` is the full length.
     `registers` maps register number (0 to 15) to value, only for registers that were sent.
     """
 

@@ -75,6 +75,7 @@ class ObjectResolver:
             real_drop=report.real_drop,
             meters=report.meters,
             ports=report.ports,
+            log_to_physical=layout.log_to_physical,
             text=report.trace.text,
         )
 

@@ -1,0 +1,201 @@
+"""Puts a task's entries on its chassis and takes them off again, in the order that keeps tenants safe.
+
+On: what watches for the color, then what restores, what matches, and what colors. Off: the reverse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+
+import anyio
+
+from vtrace.collect.link import AgentLink, Survey
+from vtrace.color.entries import (
+    coloring_entry,
+    doubt_entries,
+    neighbor_reply_entries,
+    probe_entries,
+    reply_count_entries,
+)
+from vtrace.color.registry import POOL_2, Role
+from vtrace.errors import CannotWorkError, RefusedError
+from vtrace.match.entries import match_entries
+from vtrace.model.inventory import Inventory
+from vtrace.model.plan import Claim, ColorUse, FirstHop, PlannedEntry, Scope, TimeLimits
+from vtrace.model.task import Direction, Pair
+
+# The restoring entries outlive the matching ones, and those the coloring ones, by this much each.
+TIME_STEP_S = 5
+
+
+class Arming:
+    """The entries of one task on all its chassis.
+
+    Args:
+        agents: by chassis name.
+        timeout_s: the task's time limit: no coloring entry lives longer than this and one step.
+    """
+
+    def __init__(
+        self, agents: Mapping[str, AgentLink], inventory: Inventory, pairs: Sequence[Pair], timeout_s: float
+    ) -> None:
+        self._agents = agents
+        self._inventory = inventory
+        self._pairs = pairs
+        first = int(timeout_s) + TIME_STEP_S
+        self.limits = TimeLimits(color_s=first, match_s=first + TIME_STEP_S, restore_s=first + 2 * TIME_STEP_S)
+        self.surveys: dict[str, Survey] = {}
+        self.claims: dict[str, Claim] = {}
+        self.uses: dict[int, ColorUse] = {}
+        self.withdrawn: set[int] = set()
+        self._epoch = 0
+        self.stopped: set[int] = set()
+
+    async def claim_color(self, original_dscp: int) -> ColorUse:
+        """Claims a color, free on every chassis, for packets that carry `original_dscp`.
+
+        Raises:
+            CannotWorkError: every color is in use.
+        """
+        async with AsyncExitStack() as undo:
+            for name in sorted(self._agents):
+                self.surveys[name] = await self._agents[name].begin_claim()
+                undo.push_async_callback(self._agents[name].abandon_claim)
+            used = {color for s in self.surveys.values() for color in s.colors_used} | self.withdrawn
+            free = [color for color in POOL_2 if color not in used and color != original_dscp]
+            if not free:
+                raise CannotWorkError(
+                    "Every color is in use",
+                    ", ".join(sorted(self._agents)),
+                    f"{len(POOL_2)} tasks at once are the limit where they share a server",
+                    "Wait until another task has ended",
+                )
+            for name in sorted(self._agents):
+                self.claims[name] = await self._agents[name].claim(free[0])
+        self._epoch += 1
+        use = ColorUse(color=free[0], epoch=self._epoch, original_dscp=original_dscp)
+        self.uses[original_dscp] = use
+        return use
+
+    def scope(self, chassis: str) -> Scope:
+        """Where the task's entries go on a chassis."""
+        survey = self.surveys[chassis]
+        armed = tuple(sorted(self._agents))
+        return Scope(
+            chassis=chassis,
+            layout=survey.layout,
+            datapaths=self._inventory.datapaths,
+            ports=self._inventory.ports,
+            vifs=survey.vifs,
+            tunnels=tuple(t for t in survey.tunnels if t.chassis in armed),
+            armed_chassis=armed,
+            endpoints=tuple(sorted({e.port for p in self._pairs for e in (p.source, p.destination)})),
+            ip_versions=tuple(sorted({p.traffic.ip_version for p in self._pairs})),
+        )
+
+    def first_hops(self, chassis: str) -> list[FirstHop]:
+        """The pairs whose source is on the chassis."""
+        scope = self.scope(chassis)
+        found = []
+        for pair in self._pairs:
+            port = self._inventory.port(pair.source.port)
+            vif = scope.vif(port) if port is not None and port.chassis == chassis else None
+            if vif is not None:
+                found.append(FirstHop(pair=pair, vif=vif))
+        return found
+
+    async def watch(self, use: ColorUse) -> None:
+        """Puts in what notices that the color is in use by somebody else; verifies that copies are metered."""
+        for name, agent in self._agents.items():
+            scope = self.scope(name)
+            keys = {d.key for d in scope.datapaths}
+            vifs = [v for v in scope.vifs if v.datapath in keys]
+            await agent.install(doubt_entries(vifs, use, scope, self.claims[name], self.limits.match_s))
+            for vif in vifs[:1]:
+                family = "ip" if 4 in scope.ip_versions else "ipv6"
+                await self._require_meter(agent, f"in_port={vif.ofport},{family},nw_tos={use.color << 2}")
+
+    async def match(self, use: ColorUse) -> None:
+        """Puts in what restores and what matches, on all chassis."""
+        async with anyio.create_task_group() as group:
+            for name, agent in self._agents.items():
+                planned = match_entries(self.scope(name), use, self.claims[name], self.limits)
+                group.start_soon(agent.install, planned)
+
+    async def probe(self) -> None:
+        """Puts in what looks for packets of other DSCPs, ARP and ND, and what counts replies."""
+        for name, agent in self._agents.items():
+            scope, claim = self.scope(name), self.claims[name]
+            planned: list[PlannedEntry] = []
+            for hop in self.first_hops(name):
+                planned += probe_entries(hop, scope, claim, self.limits.color_s)
+                planned += neighbor_reply_entries(hop, scope, claim, self.limits.color_s)
+            for pair in self._pairs:
+                port = self._inventory.port(pair.destination.port)
+                vif = scope.vif(port) if port is not None and port.chassis == name else None
+                if vif is not None and pair.direction is Direction.FORWARD:
+                    planned += reply_count_entries(pair, vif, scope, claim, self.limits.match_s)
+            await agent.install(planned)
+
+    async def color(self, use: ColorUse) -> None:
+        """Starts coloring; withdraws it at once where copies turn out not to be metered."""
+        for name, agent in self._agents.items():
+            hops = [hop for hop in self.first_hops(name) if hop.pair.index not in self.stopped]
+            scope = self.scope(name)
+            planned = [coloring_entry(hop, use, scope, self.claims[name], self.limits.color_s) for hop in hops]
+            await agent.install(planned)
+            for entry in planned[:1]:
+                match = entry.entry.match.rsplit(",reg10=", 1)[0]
+                await self._require_meter(agent, match)
+
+    async def stop_pair(self, pair: Pair) -> None:
+        """Stops coloring a pair's packets."""
+        self.stopped.add(pair.index)
+        port = self._inventory.port(pair.source.port)
+        agent = self._agents.get(port.chassis) if port else None
+        if agent is None:
+            return
+        for use in self.uses.values():
+            await agent.remove(Role.COLOR, color=use.color, index=pair.index)
+
+    async def stop_coloring(self) -> None:
+        """Stops all coloring and probing."""
+        async with anyio.create_task_group() as group:
+            for agent in self._agents.values():
+                group.start_soon(_remove, agent, (Role.COLOR, Role.PROBE))
+
+    async def withdraw(self, use: ColorUse) -> None:
+        """Takes a color out of use everywhere: coloring first, restoring last."""
+        self.withdrawn.add(use.color)
+        self.uses = {dscp: u for dscp, u in self.uses.items() if u.color != use.color}
+        for role in (Role.COLOR, Role.DOUBT, Role.MATCH, Role.RESTORE):
+            for agent in self._agents.values():
+                await agent.remove(role, color=use.color)
+
+    async def rearm(self, chassis: str) -> None:
+        """Puts everything back on a chassis whose entries somebody removed (ovn-controller restarted)."""
+        await self.stop_coloring()
+        agent = self._agents[chassis]
+        await agent.renew()
+        scope = self.scope(chassis)
+        for use in self.uses.values():
+            await agent.install(match_entries(scope, use, self.claims[chassis], self.limits))
+        await self.probe()
+        for use in self.uses.values():
+            await self.color(use)
+
+    async def _require_meter(self, agent: AgentLink, flow: str) -> None:
+        if not await agent.is_metered(flow):
+            await self.stop_coloring()
+            raise RefusedError(
+                "Copies of packets would not be bounded",
+                agent.chassis,
+                "the bridge compiled them without our meter",
+                "Nothing was colored; see docs/limits.md",
+            )
+
+
+async def _remove(agent: AgentLink, roles: Sequence[Role]) -> None:
+    for role in roles:
+        await agent.remove(role)

@@ -1,0 +1,91 @@
+"""Follows colored packets while a task runs: which are settled, which are overdue, when there is enough."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from vtrace.model.inventory import Inventory
+from vtrace.model.record import LogRecord, Point
+from vtrace.model.task import Pair
+
+# A packet is lost when nothing of it was seen for this long after its last record.
+LOST_AFTER_S = 1.0
+# And worth a question to the slow path after this long.
+OVERDUE_AFTER_S = 0.12
+
+
+class Followed:
+    """One key's packets: their records so far, and whether all of them arrived."""
+
+    __slots__ = ("arrived", "first", "last_s", "pair", "records", "started_s")
+
+    def __init__(self, now_s: float) -> None:
+        self.pair = -1
+        self.records: list[LogRecord] = []
+        self.first = 0
+        self.arrived = 0
+        self.started_s = now_s
+        self.last_s = now_s
+
+    @property
+    def complete(self) -> bool:
+        return self.first > 0 and self.arrived >= self.first
+
+    def settled(self, now_s: float) -> bool:
+        return self.first > 0 and (self.complete or now_s - self.last_s >= LOST_AFTER_S)
+
+    def ending(self) -> tuple[object, ...]:
+        """Where it is now: what has to be the same for two packets to have ended at the same place."""
+        last = self.records[-1]
+        return (last.chassis, last.point, last.datapath, last.out_key, last.peer, self.complete)
+
+
+class Follower:
+    """All packets of a task. Times are the analyzer's own clock, in seconds."""
+
+    def __init__(self, pairs: Sequence[Pair], inventory: Inventory, packets: int) -> None:
+        self._packets = packets
+        self._goal: dict[int, tuple[int, int]] = {}
+        for pair in pairs:
+            port = inventory.port(pair.destination.port)
+            self._goal[pair.index] = (port.datapath, port.key) if port else (0, 0)
+        self._goals = set(self._goal.values())
+        self.packets: dict[tuple[int, int, int], Followed] = {}
+        self.colored: dict[int, int] = defaultdict(int)
+        self.records: list[LogRecord] = []
+
+    def add(self, record: LogRecord, now_s: float) -> None:
+        """Takes a record in."""
+        self.records.append(record)
+        key = (record.color, record.epoch, record.key)
+        packet = self.packets.get(key)
+        if packet is None:
+            packet = self.packets[key] = Followed(now_s)
+        packet.records.append(record)
+        packet.last_s = now_s
+        if record.point == Point.FIRST_HOP:
+            packet.pair = record.pair
+            packet.first += 1
+            self.colored[record.pair] += 1
+        elif record.point == Point.EGRESS and (record.datapath, record.out_key) in self._goals:
+            packet.arrived += 1
+
+    def has_enough(self, pair: int) -> bool:
+        """Whether N packets of the pair are colored."""
+        return self.colored[pair] >= self._packets
+
+    def of_pair(self, pair: int) -> list[Followed]:
+        """The pair's packets, in the order in which they were first seen."""
+        return [p for p in self.packets.values() if p.pair == pair]
+
+    def settled(self, pair: int, now_s: float) -> list[Followed]:
+        return [p for p in self.of_pair(pair) if p.settled(now_s)]
+
+    def all_settled(self, now_s: float) -> bool:
+        """Whether every packet that was colored has ended."""
+        return all(p.settled(now_s) for p in self.packets.values() if p.first)
+
+    def overdue(self, now_s: float) -> list[Followed]:
+        """Packets without a record for a while that have not arrived, oldest first."""
+        return [p for p in self.packets.values() if p.first and not p.complete and now_s - p.last_s >= OVERDUE_AFTER_S]

@@ -1,0 +1,114 @@
+"""What to ask an agent's slow path about a packet, from the records of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from vtrace.collect.link import NeighborSeen, SiteQuestion, Survey
+from vtrace.model.inventory import Inventory
+from vtrace.model.openflow import TunnelPort
+from vtrace.model.plan import LocalVif
+from vtrace.model.record import LogRecord, Point
+from vtrace.model.task import Pair
+
+_NAMES = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmp6"}
+
+
+def mac(value: int) -> str:
+    """A 48-bit address as text."""
+    return ":".join(f"{value >> shift & 0xFF:02x}" for shift in range(40, -1, -8))
+
+
+def headers(record: LogRecord) -> str:
+    """The packet as the tenant sent it to this place, uncolored, in ovs-fields(7) syntax."""
+    six = ":" in record.src
+    name = _NAMES.get(record.proto, "")
+    words = [(name + "6" if six and name in ("tcp", "udp") else name) or ("ipv6" if six else "ip")]
+    words += [f"dl_src={mac(record.eth_src)}", f"dl_dst={mac(record.eth_dst)}"]
+    source, destination = ("ipv6_src", "ipv6_dst") if six else ("nw_src", "nw_dst")
+    words += [f"{source}={record.src}", f"{destination}={record.dst}"]
+    if not name:
+        words.append(f"nw_proto={record.proto}")
+    words += [f"nw_tos={record.dscp << 2}", f"nw_ecn={record.ecn}", f"nw_ttl={record.ttl}"]
+    if record.proto in (6, 17):
+        words += [f"tp_src={record.sport}", f"tp_dst={record.dport}"]
+    elif record.proto == 1:
+        words += [f"icmp_type={record.sport}", f"icmp_code={record.dport}"]
+    elif record.proto == 58:
+        words += [f"icmpv6_type={record.sport}", f"icmpv6_code={record.dport}"]
+    if record.proto == 6 and record.tcp_flags:
+        words.append(f"tcp_flags=0x{record.tcp_flags:x}")
+    return ",".join(words)
+
+
+def tunnel_entry(tunnel: TunnelPort, datapath: int, in_key: int, out_key: int, src: str, dst: str) -> str:
+    """How a packet comes in by a tunnel: OVN's encoding of the logical datapath and ports (ovn-architecture(7))."""
+    if tunnel.kind == "vxlan":
+        identity = f"tun_id=0x{out_key << 12 | datapath:x}"
+    else:
+        identity = f"tun_id=0x{datapath:x},tun_metadata0=0x{in_key << 16 | out_key:x}"
+    family = ("tun_ipv6_src", "tun_ipv6_dst") if ":" in src else ("tun_src", "tun_dst")
+    return f"in_port={tunnel.ofport},{identity},{family[0]}={src},{family[1]}={dst}"
+
+
+def about_packet(
+    hops: Sequence[LogRecord], chassis: str, pair: Pair, surveys: dict[str, Survey]
+) -> SiteQuestion | None:
+    """The question about a packet on a chassis where it has records; None where its way in is not among them."""
+    start = next(
+        (r for r in hops if r.chassis == chassis and r.point in (Point.FIRST_HOP, Point.INGRESS)),
+        None,
+    )
+    if start is None:
+        return None
+    if start.point == Point.FIRST_HOP:
+        entry = f"in_port={start.in_ofport}"
+    else:
+        tunnel = next((t for t in surveys[chassis].tunnels if t.ofport == start.in_ofport), None)
+        sent = next((r for r in hops if r.point == Point.REMOTE_OUTPUT and r.peer == chassis), None)
+        beyond = next((r for r in hops if r.chassis == chassis and r.point > Point.INGRESS), None)
+        known = sent or beyond
+        if tunnel is None or known is None:
+            return None
+        entry = tunnel_entry(tunnel, start.datapath, known.in_key, known.out_key, start.tunnel_src, start.tunnel_dst)
+    return _question(start, entry, pair)
+
+
+def about_arrival(sent: LogRecord, pair: Pair, surveys: dict[str, Survey], inventory: Inventory) -> SiteQuestion | None:
+    """The question to the receiver about a packet that it has no record of: what would become of it there?"""
+    survey = surveys.get(sent.peer)
+    tunnel = next((t for t in survey.tunnels if t.chassis == sent.chassis), None) if survey else None
+    ends = [inventory.chassis_named(name) for name in (sent.chassis, sent.peer)]
+    if tunnel is None or not all(end and end.encap_ips for end in ends):
+        return None
+    addresses = [end.encap_ips[0] for end in ends if end]
+    entry = tunnel_entry(tunnel, sent.datapath, sent.in_key, sent.out_key, addresses[0], addresses[1])
+    return _question(sent, entry, pair)
+
+
+def _question(record: LogRecord, entry: str, pair: Pair) -> SiteQuestion:
+    return SiteQuestion(
+        pair=pair.index,
+        direction=pair.direction,
+        entry=entry,
+        headers=headers(record),
+        color=record.color,
+        src=record.src,
+        dst=record.dst,
+    )
+
+
+def about_request(seen: NeighborSeen, pair: Pair, vif: LocalVif) -> SiteQuestion:
+    """The question about an ARP or ND request of the pair's source; its pair number is -1 - index."""
+    if ":" in seen.target_ip:
+        text = (
+            f"icmp6,dl_src={mac(seen.eth_src)},dl_dst=33:33:ff:00:00:01,ipv6_src={seen.sender_ip},"
+            f"ipv6_dst={seen.target_ip},nw_ttl=255,icmpv6_type=135,icmpv6_code=0,nd_target={seen.target_ip},"
+            f"nd_sll={mac(seen.eth_src)}"
+        )
+    else:
+        text = (
+            f"arp,dl_src={mac(seen.eth_src)},dl_dst=ff:ff:ff:ff:ff:ff,arp_op=1,arp_spa={seen.sender_ip},"
+            f"arp_tpa={seen.target_ip},arp_sha={mac(seen.eth_src)}"
+        )
+    return SiteQuestion(pair=-1 - pair.index, direction=pair.direction, entry=f"in_port={vif.ofport}", headers=text)

@@ -1,0 +1,389 @@
+"""Runs one task: `new → ready → coloring → collecting → done | expired | failed | cancelled`."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+
+import anyio
+
+from vtrace.analyzer.arming import Arming
+from vtrace.analyzer.follow import LOST_AFTER_S, Followed, Follower
+from vtrace.analyzer.questions import about_arrival, about_packet, about_request
+from vtrace.analyzer.tunnels import check_tunnels
+from vtrace.attribute.case import Case, NeighborWatch, ReplyCount
+from vtrace.attribute.causes import find_cause
+from vtrace.collect.link import (
+    AgentCost,
+    AgentEvent,
+    AgentLink,
+    AgentLost,
+    Disturbed,
+    DoubtSeen,
+    NeighborSeen,
+    ProbeSeen,
+    SiteQuestion,
+)
+from vtrace.color.registry import Role
+from vtrace.errors import VTraceError
+from vtrace.model.inspection import Inspection
+from vtrace.model.inventory import Inventory
+from vtrace.model.plan import ColorUse, LocalVif
+from vtrace.model.record import LogRecord, Point, from_table, to_table
+from vtrace.model.task import Direction, Pair, TaskSpec, TaskState
+from vtrace.ovn.objects import ObjectResolver
+from vtrace.reconstruct.plain import reconstruct
+
+TICK_S = 0.02
+# How often the slow path is asked about one pair on one chassis, at most.
+ASK_EVERY_S = 0.5
+# Settled packets with one ending that are enough, if nothing else happened for a while.
+SAME_ENDING_PACKETS = 3
+SAME_ENDING_S = 2.0
+# A single packet whose cause was seen is enough after this long (a TCP connection that only repeats its SYN).
+ONE_ENDING_S = 7.0
+UNANSWERED_REQUESTS = 3
+UNANSWERED_S = 2.0
+DRAIN_S = 2.0
+
+Progress = Callable[[str], None]
+
+
+class Outcome:
+    """What a run gathered, beside its case."""
+
+    def __init__(self) -> None:
+        self.state = TaskState.NEW
+        self.notes: list[str] = []
+        self.costs: dict[str, AgentCost] = {}
+        self.packets_in_doubt = 0
+        self.beyond_n = 0
+
+
+class TaskRunner:
+    """One task on the agents of its chassis.
+
+    Args:
+        spec: the task; `pairs` what it comes to.
+        agents: the agents, by chassis name.
+        resolver: looks cookies up in the OVN databases.
+        progress: told in words what happens.
+    """
+
+    def __init__(
+        self,
+        spec: TaskSpec,
+        pairs: Sequence[Pair],
+        agents: Mapping[str, AgentLink],
+        inventory: Inventory,
+        resolver: ObjectResolver,
+        progress: Progress,
+    ) -> None:
+        self._spec = spec
+        self._pairs = {p.index: p for p in pairs}
+        self._agents = agents
+        self._inventory = inventory
+        self._resolver = resolver
+        self._progress = progress
+        self._arming = Arming(agents, inventory, pairs, spec.timeout_s)
+        self._follow = Follower(pairs, inventory, spec.packets)
+        self._inspections: list[Inspection] = []
+        self._asked: dict[tuple[int, str], float] = {}
+        self._asking: set[tuple[int, str]] = set()
+        self._requests: dict[int, list[NeighborSeen]] = defaultdict(list)
+        self._answers: dict[int, list[NeighborSeen]] = defaultdict(list)
+        self._disturbed: set[str] = set()
+        self._lost_agents: set[str] = set()
+        self._missing_color: set[int] = set()
+        self._counts: dict[int, int] = {}
+        self._started_s = 0.0
+        self.outcome = Outcome()
+
+    async def run(self) -> Case:
+        """Runs the task to its end and gives the evidence. What is on the bridges is removed by the agents."""
+        use = await self._arming.claim_color(0)
+        self._progress(f"task ready: color {use.color:#04x} on {', '.join(sorted(self._agents))}")
+        self.outcome.state = TaskState.READY
+        async with anyio.create_task_group() as group:
+            for agent in self._agents.values():
+                group.start_soon(self._collect, agent, group)
+            await self._arming.watch(use)
+            await self._arming.probe()
+            await self._arming.match(use)
+            if use.color in self._arming.withdrawn:
+                use = await self._new_color(0)
+            await self._arming.color(use)
+            self.outcome.state = TaskState.COLORING
+            self._started_s = time.monotonic()
+            with anyio.move_on_after(self._spec.timeout_s) as limit:
+                await self._until_enough(group)
+            await self._finish(expired=limit.cancelled_caught)
+            group.cancel_scope.cancel()
+        return await self._case()
+
+    async def _collect(self, agent: AgentLink, group: anyio.abc.TaskGroup) -> None:
+        async for event in agent.events():
+            self._take(event, group)
+
+    def _take(self, event: AgentEvent, group: anyio.abc.TaskGroup) -> None:
+        if isinstance(event, LogRecord):
+            self._follow.add(event, time.monotonic())
+        elif isinstance(event, NeighborSeen):
+            (self._requests if event.operation == 1 else self._answers)[event.pair].append(event)
+        elif isinstance(event, ProbeSeen):
+            self._on_probe(event, group)
+        elif isinstance(event, DoubtSeen):
+            self._on_doubt(event, group)
+        elif isinstance(event, Disturbed):
+            if event.chassis not in self._disturbed:
+                self._disturbed.add(event.chassis)
+                self.outcome.notes.append(f"{self._inventory.server(event.chassis)}: {event.reason}; armed again")
+                group.start_soon(self._rearm, event.chassis)
+        elif isinstance(event, AgentLost):
+            self._lost_agents.add(event.chassis)
+            self.outcome.notes.append(f"{self._inventory.server(event.chassis)}: {event.reason}")
+
+    def _on_probe(self, event: ProbeSeen, group: anyio.abc.TaskGroup) -> None:
+        """A packet of the pair with a DSCP that has no color yet gets one."""
+        if event.dscp in self._arming.uses or event.dscp in self._missing_color:
+            return
+        if self._follow.has_enough(event.pair) or self.outcome.state is not TaskState.COLORING:
+            return
+        self._missing_color.add(event.dscp)
+        group.start_soon(self._add_color, event.dscp)
+
+    async def _add_color(self, original_dscp: int) -> None:
+        try:
+            use = await self._new_color(original_dscp)
+            await self._arming.color(use)
+            self._progress(f"packets carry DSCP {original_dscp} too: color {use.color:#04x} stands for it")
+        except VTraceError as error:
+            self.outcome.notes.append(f"packets with DSCP {original_dscp} were not colored: {error}")
+
+    async def _new_color(self, original_dscp: int) -> ColorUse:
+        use = await self._arming.claim_color(original_dscp)
+        await self._arming.watch(use)
+        await self._arming.match(use)
+        return use
+
+    def _on_doubt(self, event: DoubtSeen, group: anyio.abc.TaskGroup) -> None:
+        """Somebody else sends packets with our color: another is taken."""
+        self.outcome.packets_in_doubt += 1
+        for dscp, use in self._arming.uses.items():
+            if (use.color, use.epoch) == (event.color, event.epoch) and use.color not in self._arming.withdrawn:
+                self._arming.withdrawn.add(use.color)
+                server = self._inventory.server(event.chassis)
+                self._progress(f"a tenant on {server} sends DSCP {use.color} itself: that color is withdrawn")
+                group.start_soon(self._replace_color, dscp)
+                return
+
+    async def _replace_color(self, dscp: int) -> None:
+        use = self._arming.uses[dscp]
+        await self._arming.withdraw(use)
+        try:
+            fresh = await self._new_color(dscp)
+            if self.outcome.state is TaskState.COLORING:
+                await self._arming.color(fresh)
+        except VTraceError as error:
+            self.outcome.notes.append(f"no other color for DSCP {dscp}: {error}")
+
+    async def _rearm(self, chassis: str) -> None:
+        try:
+            await self._arming.rearm(chassis)
+            self._disturbed.discard(chassis)
+        except VTraceError as error:
+            self._lost_agents.add(chassis)
+            self.outcome.notes.append(f"{self._inventory.server(chassis)} could not be armed again: {error}")
+
+    async def _until_enough(self, group: anyio.abc.TaskGroup) -> None:
+        told_s = 0.0
+        while True:
+            await anyio.sleep(TICK_S)
+            now_s = time.monotonic()
+            for pair in self._pairs.values():
+                if self._follow.has_enough(pair.index) and pair.index not in self._arming.stopped:
+                    await self._arming.stop_pair(pair)
+            self._ask_overdue(group, now_s)
+            self._ask_new(group)
+            self._ask_requests(group)
+            if self._enough(now_s):
+                return
+            if now_s - told_s >= 1.0:
+                told_s = now_s
+                self._progress(self._status(now_s))
+
+    def _status(self, now_s: float) -> str:
+        colored = sum(min(self._follow.colored[i], self._spec.packets) for i in self._pairs)
+        wanted = self._spec.packets * len(self._pairs)
+        settled = sum(len(self._follow.settled(i, now_s)) for i in self._pairs)
+        if not colored:
+            asked = sum(len(r) for r in self._requests.values())
+            more = f", {asked} ARP or ND requests seen" if asked else ""
+            return f"waiting for packets of this traffic{more}"
+        return f"coloring {colored} of {wanted}, {settled} settled"
+
+    def _enough(self, now_s: float) -> bool:
+        return all(self._pair_enough(pair.index, now_s) for pair in self._pairs.values())
+
+    def _pair_enough(self, pair: int, now_s: float) -> bool:
+        packets = self._follow.of_pair(pair)
+        if not packets:
+            return self._unanswered(pair, now_s)
+        if pair in self._arming.stopped:
+            return all(p.settled(now_s) for p in packets)
+        settled = [p for p in packets if p.settled(now_s)]
+        last = settled[-SAME_ENDING_PACKETS:]
+        if not last or last[-1].complete or not self._cause_shown(pair, last[-1]):
+            return False
+        if any(p.ending() != last[-1].ending() for p in last):
+            return False
+        since_s = now_s - min(p.started_s for p in last)
+        same_for_s = now_s - max(
+            (p.last_s for p in packets if p.ending() != last[-1].ending()), default=self._started_s
+        )
+        enough = SAME_ENDING_S if len(last) >= SAME_ENDING_PACKETS else ONE_ENDING_S
+        return same_for_s >= enough and (since_s >= 1.0)
+
+    def _cause_shown(self, pair: int, packet: Followed) -> bool:
+        """Whether the last inspection where the packet ended shows a cause."""
+        chassis = packet.records[-1].chassis
+        found = [i for i in self._inspections if i.pair == pair and i.chassis == chassis]
+        return bool(found) and find_cause(found[-1], self._inventory) is not None
+
+    def _unanswered(self, pair: int, now_s: float) -> bool:
+        requests = self._requests[pair]
+        if self._answers[pair] or len(requests) < UNANSWERED_REQUESTS:
+            return False
+        return now_s - requests[0].mono_ns / 1e9 >= UNANSWERED_S
+
+    # --- questions to the slow path ---------------------------------------------------------------------
+
+    def _ask_overdue(self, group: anyio.abc.TaskGroup, now_s: float) -> None:
+        for packet in self._follow.overdue(now_s):
+            if packet.settled(now_s) and now_s - packet.last_s > LOST_AFTER_S:
+                continue
+            self._ask_about(group, packet, now_s)
+
+    def _ask_about(self, group: anyio.abc.TaskGroup, packet: Followed, now_s: float) -> None:
+        pair = self._pairs.get(packet.pair)
+        if pair is None:
+            return
+        last = packet.records[-1]
+        chassis = [last.chassis]
+        if last.point == Point.REMOTE_OUTPUT and last.peer in self._agents:
+            chassis.append(last.peer)
+        for name in chassis:
+            if now_s - self._asked.get((pair.index, name), -ASK_EVERY_S) < ASK_EVERY_S:
+                continue
+            question = (
+                about_packet(packet.records, name, pair, self._arming.surveys)
+                if name == last.chassis
+                else about_arrival(last, pair, self._arming.surveys, self._inventory)
+            )
+            if question is not None:
+                self._asked[(pair.index, name)] = now_s
+                group.start_soon(self._ask, name, question)
+
+    def _ask_new(self, group: anyio.abc.TaskGroup) -> None:
+        """Once for each pair and chassis: what the entry that a delivered packet was handed to made of it."""
+        for pair in self._pairs.values():
+            for packet in self._follow.of_pair(pair.index)[:1]:
+                last = packet.records[-1]
+                if packet.complete and (pair.index, last.chassis) not in self._asked:
+                    question = about_packet(packet.records, last.chassis, pair, self._arming.surveys)
+                    if question is not None:
+                        self._asked[(pair.index, last.chassis)] = time.monotonic()
+                        group.start_soon(self._ask, last.chassis, question)
+
+    def _ask_requests(self, group: anyio.abc.TaskGroup) -> None:
+        for index, requests in self._requests.items():
+            pair = self._pairs[index]
+            key = (-1 - index, "")
+            if key in self._asked or self._answers[index] or len(requests) < 2:
+                continue
+            port = self._inventory.port(pair.source.port)
+            vif: LocalVif | None = self._arming.scope(requests[-1].chassis).vif(port) if port else None
+            if vif is not None:
+                self._asked[key] = time.monotonic()
+                group.start_soon(self._ask, requests[-1].chassis, about_request(requests[-1], pair, vif))
+
+    async def _ask(self, chassis: str, question: SiteQuestion) -> None:
+        if (question.pair, chassis) in self._asking or chassis in self._lost_agents:
+            return
+        self._asking.add((question.pair, chassis))
+        try:
+            report = await self._agents[chassis].inspect(question)
+            self._inspections.append(await self._resolver.inspection(report, self._arming.surveys[chassis].layout))
+        except VTraceError as error:
+            self.outcome.notes.append(f"{self._inventory.server(chassis)} could not be asked: {error}")
+        finally:
+            self._asking.discard((question.pair, chassis))
+
+    # --- the end ----------------------------------------------------------------------------------------
+
+    async def _finish(self, *, expired: bool) -> None:
+        await self._arming.stop_coloring()
+        self.outcome.state = TaskState.COLLECTING
+        self._progress("collecting: waiting for the last packets")
+        deadline = time.monotonic() + DRAIN_S
+        # Settling is a matter of time: no event tells it.
+        while not self._follow.all_settled(time.monotonic()) and time.monotonic() < deadline:  # noqa: ASYNC110
+            await anyio.sleep(TICK_S)
+        await self._ask_again()
+        for agent in self._agents.values():
+            for index, packets in (await agent.counts(Role.COUNT)).items():
+                self._counts[index] = packets
+        enough = all(self._follow.has_enough(index) for index in self._pairs)
+        self.outcome.state = TaskState.EXPIRED if expired and not enough else TaskState.DONE
+        for index in self._pairs:
+            self.outcome.beyond_n += max(0, self._follow.colored[index] - self._spec.packets)
+
+    async def _ask_again(self) -> None:
+        """Asks once more at every place where packets ended, so that the answer knows which causes still stand."""
+        async with anyio.create_task_group() as group:
+            asked: set[tuple[int, str]] = set()
+            for packet in reversed(list(self._follow.packets.values())):
+                pair = self._pairs.get(packet.pair)
+                last = packet.records[-1]
+                if pair is None or packet.complete or (packet.pair, last.chassis) in asked:
+                    continue
+                asked.add((packet.pair, last.chassis))
+                self._asked.clear()
+                self._ask_about(group, packet, time.monotonic())
+
+    async def _case(self) -> Case:
+        for name, agent in self._agents.items():
+            self.outcome.costs[name] = await agent.cost()
+        found = reconstruct(to_table(self._follow.records))
+        return Case(
+            pairs=tuple(self._pairs.values()),
+            inventory=self._inventory,
+            reconstruction=found,
+            records=tuple(from_table(found.records)),
+            inspections=tuple(sorted(self._inspections, key=lambda i: i.wall_ns)),
+            covered=tuple(sorted(set(self._agents) - self._lost_agents)),
+            copies_cut={n: c.copies_cut + c.records_lost for n, c in self.outcome.costs.items()},
+            neighbors=tuple(self._neighbors()),
+            tunnels=check_tunnels(self._inventory, self._arming.surveys),
+            replies=tuple(self._replies()),
+            packets_asked=self._spec.packets,
+            reply_asked=Direction.REPLY in self._spec.directions,
+        )
+
+    def _neighbors(self) -> list[NeighborWatch]:
+        found = []
+        for index, requests in sorted(self._requests.items()):
+            for target in sorted({r.target_ip for r in requests}):
+                answers = sum(1 for a in self._answers[index] if a.sender_ip == target or a.target_ip == target)
+                asked = sum(1 for r in requests if r.target_ip == target)
+                found.append(NeighborWatch(pair=index, target=target, requests=asked, answers=answers))
+        return found
+
+    def _replies(self) -> list[ReplyCount]:
+        found = []
+        for index, pair in self._pairs.items():
+            if pair.direction is Direction.FORWARD:
+                counts = [self._counts.get(index << 2 | number, 0) for number in range(3)]
+                found.append(ReplyCount(pair=index, packets=counts[0], errors=counts[1], resets=counts[2]))
+        return found

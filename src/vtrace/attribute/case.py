@@ -1,0 +1,77 @@
+"""All that attribution looks at: one value, collected before, so that the same case gives the same answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from vtrace.model.inspection import Inspection
+from vtrace.model.inventory import Inventory
+from vtrace.model.record import LogRecord
+from vtrace.model.task import Pair
+from vtrace.reconstruct.schema import Reconstruction
+
+
+class NeighborWatch(msgspec.Struct, frozen=True, kw_only=True):
+    """What a pair's source asked by ARP or ND, and whether it was answered."""
+
+    pair: int
+    target: str
+    requests: int
+    answers: int
+
+
+class TunnelCheck(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether the tunnel from one chassis to another is as the southbound database says, at both ends.
+
+    `mismatch` says what is not; empty if all is. `tunnel` is the sender's tunnel interface.
+    """
+
+    sender: str
+    receiver: str
+    tunnel: str = ""
+    mismatch: str = ""
+
+
+class ReplyCount(msgspec.Struct, frozen=True, kw_only=True):
+    """What the destination's VIF sent back for a forward pair: packets, TCP resets, ICMP errors."""
+
+    pair: int
+    packets: int = 0
+    resets: int = 0
+    errors: int = 0
+
+
+class Case(msgspec.Struct, frozen=True, kw_only=True):
+    """The evidence of one task.
+
+    Attributes:
+        reconstruction: packets and paths.
+        records: the rows of its records table, as structs.
+        inspections: every inspection made, oldest first.
+        covered: chassis that had an agent.
+        copies_cut: for each chassis, copies that the meter or a full buffer took.
+        first_copies_cut: the same for copies of the first hop.
+        packets_asked: N for each pair and direction.
+    """
+
+    pairs: tuple[Pair, ...]
+    inventory: Inventory
+    reconstruction: Reconstruction
+    records: tuple[LogRecord, ...]
+    inspections: tuple[Inspection, ...]
+    covered: tuple[str, ...]
+    copies_cut: Mapping[str, int] = {}
+    neighbors: tuple[NeighborWatch, ...] = ()
+    tunnels: tuple[TunnelCheck, ...] = ()
+    replies: tuple[ReplyCount, ...] = ()
+    packets_asked: int = 100
+    reply_asked: bool = False
+
+    def pair(self, index: int) -> Pair:
+        return next(p for p in self.pairs if p.index == index)
+
+    def of_pair(self, pair: int, chassis: str) -> list[Inspection]:
+        """The inspections of a pair's packets on a chassis, oldest first."""
+        return [i for i in self.inspections if i.pair == pair and i.chassis == chassis]

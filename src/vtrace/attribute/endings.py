@@ -1,0 +1,246 @@
+"""How and where each packet ended, and of what."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+import msgspec
+import msgspec.structs
+
+from vtrace.attribute.case import Case
+from vtrace.attribute.causes import CANDIDATE, CONCLUDED, Cause, Place, find_cause, rfc3339
+from vtrace.model.answer import Evidence, ObjectRef, Where
+from vtrace.model.inspection import Inspection
+from vtrace.model.inventory import Inventory, LogicalPort
+from vtrace.model.record import LogRecord, Point
+from vtrace.reconstruct.schema import Disposition
+
+
+class Ending(msgspec.Struct, frozen=True, kw_only=True):
+    """The end of one packet. `order` is its place in the pair's first-hop order."""
+
+    pair: int
+    order: int
+    kind: str
+    where: Where
+    cause: Cause | None
+    chassis: str
+    path: int
+
+
+def endings(case: Case) -> list[Ending]:
+    """The ending of every packet that is part of the answer: of each pair the first N by first-hop order."""
+    return _Endings(case).all()
+
+
+class _Endings:
+    def __init__(self, case: Case) -> None:
+        self._case = case
+        self._inventory = case.inventory
+        # Copies the meter cut on a chassis explain at most as many packets without a record there.
+        self._unexplained = defaultdict(int, case.copies_cut)
+
+    def all(self) -> list[Ending]:
+        found = []
+        for row in self._case.reconstruction.packets.sort_by(
+            [("pair", "ascending"), ("order", "ascending")]
+        ).to_pylist():
+            if row["order"] < self._case.packets_asked:
+                found.append(self._ending(row))
+        return found
+
+    def _ending(self, row: dict[str, Any]) -> Ending:
+        last = self._case.records[row["hops"][-1]]
+        if row["disposition"] == Disposition.EGRESS:
+            kind, where, cause = self._left(row, last)
+        elif row["disposition"] == Disposition.SENT:
+            kind, where, cause = self._sent(row, last)
+        else:
+            kind, where, cause = self._stopped(row, last)
+        return Ending(
+            pair=row["pair"],
+            order=row["order"],
+            kind=kind,
+            where=where,
+            cause=cause,
+            chassis=last.chassis,
+            path=row["path"],
+        )
+
+    def _left(self, row: dict[str, Any], last: LogRecord) -> tuple[str, Where, Cause | None]:
+        """Handed to a port's entry: delivered, if the entry passed it on and it was the right port."""
+        pair = self._case.pair(row["pair"])
+        wanted = self._inventory.port(pair.destination.port)
+        inspection = nearest(self._case, row["pair"], last)
+        place = Place(datapath=last.datapath, in_key=last.in_key, out_key=last.out_key)
+        if inspection is not None:
+            cause = _after_egress(inspection, self._inventory)
+            if cause is not None:
+                return "dropped", where_of(self._inventory, last.chassis, place), cause
+        here = where_of(self._inventory, last.chassis, place)
+        if wanted is not None and (last.datapath, last.out_key) == (wanted.datapath, wanted.key):
+            return "delivered", here, None
+        port = self._inventory.port_by_key(last.datapath, last.out_key)
+        if port is not None and port.type in ("localnet", "l2gateway"):
+            return "left_domain", here, None
+        return "dropped", here, _misdelivered(port, last, pair.destination.name)
+
+    def _sent(self, row: dict[str, Any], last: LogRecord) -> tuple[str, Where, Cause | None]:
+        """Sent to another chassis, and not seen there."""
+        case, inventory = self._case, self._inventory
+        place = Place(datapath=last.datapath, in_key=last.in_key, out_key=last.out_key)
+        check = next((t for t in case.tunnels if (t.sender, t.receiver) == (last.chassis, last.peer)), None)
+        datapath = inventory.datapath(last.datapath)
+        where = msgspec.structs.replace(
+            where_of(inventory, last.chassis, place),
+            port=(check.tunnel if check else "") or None,
+            next_server=inventory.server(last.peer),
+            next_vfd=datapath.name if datapath else None,
+        )
+        if last.peer not in case.covered:
+            return "evidence_missing", where, None
+        at_sender = nearest(case, row["pair"], last)
+        if at_sender is not None and at_sender.outcome == "drop":
+            cause = find_cause(at_sender, inventory)
+            if cause is not None:
+                return "dropped", where_of(inventory, last.chassis, cause.place), cause
+        for inspection in reversed(case.of_pair(row["pair"], last.peer)):
+            cause = find_cause(inspection, inventory)
+            if cause is not None and cause.code == "foreign_flow_entry" and inspection.steps[-1].table == 0:
+                return "dropped", where_of(inventory, last.peer, place), cause
+        if self._cut_explains(last.peer):
+            return "evidence_missing", where, None
+        return "lost_between", where, _between(last, check, inventory)
+
+    def _stopped(self, row: dict[str, Any], last: LogRecord) -> tuple[str, Where, Cause | None]:
+        """No record after one that should have been followed by another here."""
+        inspection = nearest(self._case, row["pair"], last)
+        place = _went_to(last, self._inventory)
+        cause = find_cause(inspection, self._inventory) if inspection is not None else None
+        if cause is not None:
+            better = cause.place if cause.place.datapath else place
+            return "dropped", where_of(self._inventory, last.chassis, better), cause
+        here = where_of(self._inventory, last.chassis, place)
+        if self._cut_explains(last.chassis):
+            return "evidence_missing", here, None
+        return "dropped", here, _unknown(inspection, self._inventory)
+
+    def _cut_explains(self, chassis: str) -> bool:
+        if self._unexplained[chassis] <= 0:
+            return False
+        self._unexplained[chassis] -= 1
+        return True
+
+
+def nearest(case: Case, pair: int, last: LogRecord) -> Inspection | None:
+    """The inspection of the pair on the record's chassis that was made nearest to it, by that chassis's clock."""
+    found = case.of_pair(pair, last.chassis)
+    return min(found, key=lambda i: abs(i.mono_ns - last.mono_ns)) if found else None
+
+
+def where_of(inventory: Inventory, chassis: str, place: Place) -> Where:
+    """The place in the answer's words; the port is the out port once that was chosen, else the in port."""
+    datapath = inventory.datapath(place.datapath)
+    port = inventory.port_by_key(place.datapath, place.out_key) if place.out_key else None
+    port = port or inventory.port_by_key(place.datapath, place.in_key)
+    known = inventory.chassis_named(chassis)
+    return Where(
+        server=inventory.server(chassis),
+        server_ip=known.encap_ips[0] if known and known.encap_ips else None,
+        vfd=datapath.name if datapath else None,
+        vfd_kind=datapath.kind if datapath else None,
+        port=port.name if port else None,
+    )
+
+
+def _went_to(last: LogRecord, inventory: Inventory) -> Place:
+    """The logical datapath a packet was in after its last record."""
+    if last.point == Point.LOGICAL_EGRESS:
+        port = inventory.port_by_key(last.datapath, last.out_key)
+        if port is not None and port.peer_datapath:
+            peer = inventory.port(port.peer)
+            return Place(datapath=port.peer_datapath, in_key=peer.key if peer else 0)
+    return Place(datapath=last.datapath, in_key=last.in_key, out_key=last.out_key)
+
+
+def _after_egress(inspection: Inspection, inventory: Inventory) -> Cause | None:
+    """What ended a packet that had been handed to its port's entry: only what stands after that counts."""
+    if not inspection.steps:
+        return None
+    cause = find_cause(inspection, inventory)
+    if cause is None:
+        return None
+    if cause.code == "vif_down":
+        return cause
+    beyond = inspection.steps[-1].table >= inspection.log_to_physical > 0
+    return cause if beyond and inspection.outcome == "drop" else None
+
+
+def _misdelivered(port: LogicalPort | None, last: LogRecord, wanted: str) -> Cause:
+    name = port.name if port else f"key {last.out_key}"
+    return Cause(
+        code="misdelivered",
+        actor="provider",
+        summary=f"it came out at the port {name}, which is not that of {wanted}",
+        object=ObjectRef(type="Logical_Switch_Port", uuid=port.nb_uuid if port else "", name=name),
+        confidence=CONCLUDED,
+    )
+
+
+def _between(last: LogRecord, check: Any, inventory: Inventory) -> Cause:
+    """Why a packet that was sent did not come in: a tunnel end that is not as it should be, or the wire."""
+    sender, receiver = inventory.server(last.chassis), inventory.server(last.peer)
+    tunnel = check.tunnel if check else ""
+    at = rfc3339(last.wall_ns)
+    seen = Evidence(
+        source="log records",
+        text=f"sent to {receiver} by {tunnel or 'its tunnel'}, no record of it from {receiver}",
+        chassis=sender,
+        at=at,
+    )
+    if check and check.mismatch:
+        return Cause(
+            code="tunnel_misconfigured",
+            actor="provider",
+            summary=f"the tunnel between {sender} and {receiver} is not as the southbound database says: "
+            f"{check.mismatch}",
+            object=ObjectRef(type="Encap", name=tunnel),
+            fix=f"ovn-sbctl list Encap; on {sender} and {receiver}: ovs-vsctl list Interface",
+            evidence=(seen,),
+        )
+    return Cause(
+        code="physical_loss",
+        actor="physical",
+        summary=f"{sender} sent it by its tunnel, both ends are as they should be, and {receiver} never got it: "
+        f"the physical network between {sender} and {receiver} lost it",
+        object=ObjectRef(type="Tunnel", name=tunnel),
+        fix=f"check the links and switches between {sender} and {receiver}: capture the tunnel's UDP port on both",
+        evidence=(seen,),
+    )
+
+
+def _unknown(inspection: Inspection | None, inventory: Inventory) -> Cause:
+    if inspection is None:
+        return Cause(
+            code="unknown",
+            actor="unknown",
+            summary="it went in and did not come out; the slow path could not be asked why",
+            confidence=CANDIDATE,
+        )
+    server = inventory.server(inspection.chassis)
+    return Cause(
+        code="unknown",
+        actor="unknown",
+        summary=f"it went in and did not come out; asked after that, the pipeline of {server} would have passed it "
+        f"({inspection.outcome})",
+        confidence=CANDIDATE,
+        evidence=(
+            Evidence(
+                source=f"ofproto/trace br-int {inspection.flow}",
+                text=f"ends in: {inspection.outcome} {' '.join(inspection.outputs)}".strip(),
+                chassis=server,
+                at=rfc3339(inspection.wall_ns),
+            ),
+        ),
+    )

@@ -1,0 +1,75 @@
+"""The paths packets took, hop by hop, in the answer's words."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from vtrace.attribute.case import Case
+from vtrace.attribute.endings import Ending
+from vtrace.model.answer import HopAnswer, PathAnswer
+from vtrace.model.inventory import Inventory
+from vtrace.model.record import LogRecord, Point
+from vtrace.model.task import Direction
+
+PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmp6"}
+
+
+def paths(case: Case, found: Sequence[Ending]) -> tuple[PathAnswer, ...]:
+    """The distinct paths, each with its packets and how they ended; most packets first within a pair."""
+    counts: dict[tuple[int, int, str], int] = defaultdict(int)
+    for ending in found:
+        counts[(ending.pair, ending.path, ending.kind)] += 1
+    rows = case.reconstruction.paths.to_pylist()
+    answers = []
+    for (index, path, kind), packets in sorted(counts.items(), key=lambda item: (item[0][0], -item[1], item[0])):
+        pair = case.pair(index)
+        forward = pair.direction is Direction.FORWARD
+        start, end = (pair.source, pair.destination) if forward else (pair.destination, pair.source)
+        hops = tuple(hop(case.records[number], case.inventory) for number in rows[path]["hops"])
+        answers.append(
+            PathAnswer(
+                packets=packets,
+                disposition=kind,
+                hops=hops,
+                from_=start.name,
+                to=end.name,
+                direction=pair.direction.word,
+            )
+        )
+    return tuple(answers)
+
+
+def hop(record: LogRecord, inventory: Inventory) -> HopAnswer:
+    """One record as a hop."""
+    datapath = inventory.datapath(record.datapath)
+    return HopAnswer(
+        server=inventory.server(record.chassis),
+        vfd=datapath.name if datapath else "",
+        vfd_kind=datapath.kind if datapath else "",
+        point=Point(record.point).word,
+        in_port=_in_port(record, inventory),
+        out_port=_name(inventory, record.datapath, record.out_key),
+        five_tuple=five_tuple(record),
+        ttl=record.ttl,
+    )
+
+
+def five_tuple(record: LogRecord) -> dict[str, object]:
+    """The inner headers; ICMP has a type and a code instead of ports."""
+    proto = PROTOCOLS.get(record.proto, str(record.proto))
+    ports: dict[str, object] = {"sport": record.sport, "dport": record.dport}
+    if proto in ("icmp", "icmp6"):
+        ports = {"sport": None, "dport": None, "icmp_type": record.sport, "icmp_code": record.dport}
+    return {"proto": proto, "src": record.src, "dst": record.dst, **ports}
+
+
+def _in_port(record: LogRecord, inventory: Inventory) -> str:
+    if record.point == Point.INGRESS:
+        return f"tunnel from {inventory.server(record.peer)}"
+    return _name(inventory, record.datapath, record.in_key)
+
+
+def _name(inventory: Inventory, datapath: int, key: int) -> str:
+    port = inventory.port_by_key(datapath, key) if key else None
+    return port.name if port else ""

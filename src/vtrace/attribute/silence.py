@@ -1,0 +1,131 @@
+"""Verdicts about traffic that was not there: a silent source, an unanswered ARP, a guest that does not answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from vtrace.attribute.case import Case, NeighborWatch
+from vtrace.attribute.causes import CONCLUDED, SEEN_ACTING, Place, find_cause, rfc3339
+from vtrace.attribute.endings import Ending, where_of
+from vtrace.model.answer import Evidence, ObjectRef, Verdict, Where, Why
+from vtrace.model.inventory import Inventory
+from vtrace.model.task import Direction, Pair
+
+
+def verdicts(case: Case, pair: Pair, found: Sequence[Ending]) -> list[Verdict]:
+    """The no_traffic verdicts of a pair."""
+    if not found:
+        return [_no_traffic(case, pair)]
+    delivered = sum(1 for e in found if e.kind == "delivered")
+    if pair.direction is Direction.FORWARD and delivered and not case.reply_asked:
+        reply = next((r for r in case.replies if r.pair == pair.index), None)
+        if reply is not None and reply.packets + reply.resets + reply.errors == 0:
+            return [_not_answering(case, pair, delivered)]
+    return []
+
+
+def _vif(inventory: Inventory, port: str) -> Where:
+    found = inventory.port(port)
+    if found is None:
+        return Where(port=port)
+    return where_of(inventory, found.chassis, Place(datapath=found.datapath, in_key=found.key))
+
+
+def _names(pair: Pair) -> tuple[str, str]:
+    ends = (pair.source.name, pair.destination.name)
+    return ends if pair.direction is Direction.FORWARD else (ends[1], ends[0])
+
+
+def _no_traffic(case: Case, pair: Pair) -> Verdict:
+    asked = [n for n in case.neighbors if n.pair == pair.index and n.requests and not n.answers]
+    start, end = _names(pair)
+    why = _unresolved(case, pair, asked[0]) if asked else _silent(case, pair)
+    return Verdict(
+        kind="no_traffic",
+        direction=pair.direction.word,
+        from_=start,
+        to=end,
+        packets=0,
+        confidence=SEEN_ACTING if asked else CONCLUDED,
+        where=_vif(case.inventory, pair.source.port),
+        why=why,
+    )
+
+
+def _silent(case: Case, pair: Pair) -> Why:
+    port = case.inventory.port(pair.source.port)
+    return Why(
+        code="source_silent",
+        actor="guest",
+        summary=f"nothing of this traffic left {pair.source.name}, no ARP or ND request either",
+        object=ObjectRef(type="Logical_Switch_Port", uuid=port.nb_uuid if port else "", name=pair.source.port),
+        fix=f"check that {pair.source.name} sends to {pair.destination.address}: its address, routes and firewall",
+    )
+
+
+def _unresolved(case: Case, pair: Pair, asked: NeighborWatch) -> Why:
+    """The source asks who has an address, and nobody answers: say why nobody does."""
+    port = case.inventory.port(pair.source.port)
+    reason = ""
+    evidence: tuple[Evidence, ...] = ()
+    fix = None
+    for inspection in reversed([i for i in case.inspections if i.pair == -1 - pair.index]):
+        cause = find_cause(inspection, case.inventory)
+        evidence = (
+            Evidence(
+                source=f"ofproto/trace br-int {inspection.flow}",
+                text=f"the request ends in: {inspection.outcome} {' '.join(inspection.outputs)}".strip(),
+                chassis=case.inventory.server(inspection.chassis),
+                at=rfc3339(inspection.wall_ns),
+            ),
+        )
+        if cause is not None:
+            reason, fix, evidence = cause.summary, cause.fix, cause.evidence
+        break
+    reason = reason or _nobody_has(case, pair, asked)
+    return Why(
+        code="neighbor_unresolved",
+        actor="provider",
+        summary=f"{pair.source.name} asked {asked.requests} times for the MAC address of {asked.target} and nobody "
+        f"answered: {reason}",
+        object=ObjectRef(type="Logical_Switch_Port", uuid=port.nb_uuid if port else "", name=pair.source.port),
+        evidence=evidence,
+        fix=fix or "ovn-nbctl show: which port has that address, and is it up?",
+    )
+
+
+def _nobody_has(case: Case, pair: Pair, asked: NeighborWatch) -> str:
+    owner = next(
+        (p for p in case.inventory.ports if any(asked.target in a.split() for a in p.addresses)),
+        None,
+    )
+    if owner is None:
+        return f"no port that this task knows has the address {asked.target}"
+    if not owner.enabled:
+        return f"the port {owner.name} has it and is disabled"
+    if not owner.chassis:
+        return f"the port {owner.name} has it and no chassis has bound it"
+    if not owner.up:
+        return f"the port {owner.name} has it and is not up"
+    return f"the port {owner.name} has it, and its guest does not answer"
+
+
+def _not_answering(case: Case, pair: Pair, delivered: int) -> Verdict:
+    port = case.inventory.port(pair.destination.port)
+    start, end = _names(pair)
+    return Verdict(
+        kind="no_traffic",
+        direction=Direction.REPLY.word,
+        from_=start,
+        to=end,
+        packets=0,
+        confidence=SEEN_ACTING,
+        where=_vif(case.inventory, pair.destination.port),
+        why=Why(
+            code="guest_not_answering",
+            actor="guest",
+            summary=f"{delivered} packets were delivered to {pair.destination.name}, and nothing came back from it",
+            object=ObjectRef(type="Logical_Switch_Port", uuid=port.nb_uuid if port else "", name=pair.destination.port),
+            fix=f"in {pair.destination.name}: does something listen, and does its firewall let it answer?",
+        ),
+    )

@@ -1,0 +1,191 @@
+"""From the endings of packets to the answer: verdicts with counts, the loss of each pair and of the task."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+import msgspec
+import msgspec.structs
+
+from vtrace.attribute import silence
+from vtrace.attribute.case import Case
+from vtrace.attribute.causes import Cause, find_cause
+from vtrace.attribute.endings import Ending, endings
+from vtrace.attribute.paths import paths
+from vtrace.attribute.patterns import pattern
+from vtrace.model.answer import KINDS, Packets, PairAnswer, PathAnswer, Verdict, Why
+from vtrace.model.task import Direction, Pair
+
+LOST = ("dropped", "lost_between")
+_PATTERNS = ("persistent", "unclear", "transient", None)
+# More than this share of evidence missing, and "no loss" is no longer an honest answer.
+MISSING_LIMIT = 0.1
+
+
+class Attribution(msgspec.Struct, frozen=True, kw_only=True):
+    """The part of an answer that follows from the evidence alone."""
+
+    loss: str
+    loss_ratio: float | None
+    pattern: str | None
+    packets: Packets
+    verdicts: tuple[Verdict, ...]
+    pairs: tuple[PairAnswer, ...]
+    paths: tuple[PathAnswer, ...]
+
+
+def attribute(case: Case) -> Attribution:
+    """The verdicts of a case. The same case gives the same answer."""
+    found = endings(case)
+    by_pair: dict[int, list[Ending]] = defaultdict(list)
+    for ending in found:
+        by_pair[ending.pair].append(ending)
+    verdicts: list[tuple[int, Verdict]] = []
+    for pair in case.pairs:
+        verdicts += [(pair.index, v) for v in _pair_verdicts(case, pair, by_pair[pair.index])]
+        verdicts += [(pair.index, v) for v in silence.verdicts(case, pair, by_pair[pair.index])]
+    verdicts.sort(key=lambda item: _rank(item[1]))
+    pairs = tuple(_pair_answer(case, pair, by_pair[pair.index], verdicts) for pair in case.pairs)
+    packets = count(found)
+    return Attribution(
+        loss=worst(p.loss for p in pairs),
+        loss_ratio=ratio(packets),
+        pattern=_first_pattern([v for _, v in verdicts]),
+        packets=packets,
+        verdicts=tuple(v for _, v in verdicts),
+        pairs=pairs,
+        paths=paths(case, found),
+    )
+
+
+def names(pair: Pair) -> tuple[str, str]:
+    """(from, to) of a pair as the task has them, whichever way its packets travel."""
+    ends = (pair.source.name, pair.destination.name)
+    return ends if pair.direction is Direction.FORWARD else (ends[1], ends[0])
+
+
+def count(found: Sequence[Ending]) -> Packets:
+    """How many packets came to which end."""
+    kinds = [ending.kind for ending in found]
+    return Packets(
+        colored=len(found),
+        delivered=kinds.count("delivered"),
+        dropped=kinds.count("dropped"),
+        lost_between=kinds.count("lost_between"),
+        left_domain=kinds.count("left_domain"),
+        evidence_missing=kinds.count("evidence_missing"),
+    )
+
+
+def ratio(packets: Packets) -> float | None:
+    """(dropped + lost_between) / (colored - evidence_missing); None where nothing is known."""
+    known = packets.colored - packets.evidence_missing
+    return (packets.dropped + packets.lost_between) / known if known else None
+
+
+def worst(losses: Iterable[str]) -> str:
+    """Over pairs: yes beats unknown beats no."""
+    found = set(losses)
+    return next((loss for loss in ("yes", "unknown", "no") if loss in found), "unknown")
+
+
+def still_stands(case: Case, ending: Ending) -> bool:
+    """Whether the last inspection at the place of a loss still shows its cause."""
+    if ending.cause is None:
+        return False
+    inspections = [i for i in case.inspections if i.pair == ending.pair]
+    for chassis in {i.chassis for i in inspections}:
+        last = [i for i in inspections if i.chassis == chassis][-1]
+        cause = find_cause(last, case.inventory)
+        if cause is not None and cause.key == ending.cause.key:
+            return True
+    return ending.cause.code in ("tunnel_misconfigured",)
+
+
+def _pair_verdicts(case: Case, pair: Pair, found: Sequence[Ending]) -> list[Verdict]:
+    known = [e for e in found if e.kind != "evidence_missing"]
+    groups: dict[tuple[object, ...], list[Ending]] = defaultdict(list)
+    for ending in found:
+        cause = ending.cause.key if ending.cause else None
+        groups[(ending.kind, msgspec.structs.astuple(ending.where), cause)].append(ending)
+    standing = {key: group[-1].kind in LOST and still_stands(case, group[-1]) for key, group in groups.items()}
+    passing = [
+        e.kind in LOST and not standing[(e.kind, msgspec.structs.astuple(e.where), e.cause.key if e.cause else None)]
+        for e in known
+    ]
+    verdicts = []
+    start, end = names(pair)
+    for key, group in groups.items():
+        lost = group[0].kind in LOST
+        verdicts.append(
+            Verdict(
+                kind=group[0].kind,
+                pattern=pattern(passing if not standing[key] else [True], stands=standing[key]) if lost else None,
+                direction=pair.direction.word,
+                from_=start,
+                to=end,
+                packets=len(group),
+                confidence=group[0].cause.confidence if group[0].cause else 1.0,
+                where=group[0].where,
+                why=_why(group),
+            )
+        )
+    return verdicts
+
+
+def _why(group: Sequence[Ending]) -> Why | None:
+    best: Cause | None = max((e.cause for e in group if e.cause), key=lambda c: c.confidence, default=None)
+    if best is None:
+        return None
+    return Why(
+        code=best.code,
+        actor=best.actor,
+        summary=best.summary,
+        object=best.object,
+        evidence=best.evidence,
+        fix=best.fix,
+    )
+
+
+def _rank(verdict: Verdict) -> tuple[object, ...]:
+    """Lost ones first, persistent before transient, then by packets; the rest only makes the order definite."""
+    lost = verdict.kind in LOST
+    return (
+        not lost,
+        _PATTERNS.index(verdict.pattern),
+        KINDS.index(verdict.kind) if not lost and verdict.kind != "delivered" else (9 if not lost else 0),
+        -verdict.packets,
+        verdict.direction,
+        verdict.from_,
+        verdict.to,
+        str(msgspec.structs.astuple(verdict.where)),
+    )
+
+
+def _pair_answer(
+    case: Case, pair: Pair, found: Sequence[Ending], verdicts: Sequence[tuple[int, Verdict]]
+) -> PairAnswer:
+    packets = count(found)
+    own = [(number, verdict) for number, (index, verdict) in enumerate(verdicts) if index == pair.index]
+    patterns = {v.pattern for _, v in own if v.kind in LOST}
+    if "persistent" in patterns:
+        loss = "yes"
+    elif "unclear" in patterns or not packets.colored or packets.evidence_missing > MISSING_LIMIT * packets.colored:
+        loss = "unknown"
+    else:
+        loss = "no"
+    start, end = names(pair)
+    return PairAnswer(
+        from_=start,
+        to=end,
+        direction=pair.direction.word,
+        loss=loss,
+        loss_ratio=ratio(packets),
+        colored=packets.colored,
+        verdicts=tuple(number for number, _ in own),
+    )
+
+
+def _first_pattern(verdicts: Sequence[Verdict]) -> str | None:
+    return next((v.pattern for v in verdicts if v.kind in LOST), None)

@@ -1,0 +1,218 @@
+"""The embedded shape: agents, analyzer and verdict in one process, no servers."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from contextlib import AsyncExitStack
+
+import msgspec
+import msgspec.structs
+
+from vtrace.agent.chassis import ChassisAgent, rundir_or_fail
+from vtrace.analyzer.arming import TIME_STEP_S
+from vtrace.analyzer.runner import Outcome, Progress, TaskRunner
+from vtrace.attribute.causes import rfc3339
+from vtrace.attribute.verdicts import Attribution, attribute
+from vtrace.errors import CannotWorkError, UsageError
+from vtrace.lab import state as lab_state
+from vtrace.model.answer import Answer, Cost, TaskAnswer
+from vtrace.model.inventory import Inventory
+from vtrace.model.task import Endpoint, Pair, TaskSpec
+from vtrace.ovn.dscp import dscp_users, inheriting_tunnels
+from vtrace.ovn.objects import ObjectResolver
+from vtrace.ovn.ovsdb import Database
+from vtrace.ovn.topology import EndpointResolver, InventoryReader, OvnDatabases
+from vtrace.ovs.bridge import read_bridge
+from vtrace.task import admission
+
+DEFAULT_LAB = "lab"
+DEFAULT_RUNDIR = "/var/run/openvswitch"
+# Bytes of a record as it is kept in memory for one task; an estimate until records are stored.
+_RECORD_BYTES = 160
+
+
+class Server(msgspec.Struct, frozen=True, kw_only=True):
+    """A server with a bridge that this process can reach."""
+
+    rundir: str
+    bridge: str
+    region: str = ""
+    chassis: str = ""
+
+
+class Cloud(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the OVN databases and the bridges are."""
+
+    nb: str
+    sb: str
+    servers: tuple[Server, ...]
+
+
+def find_cloud(*, lab: str | None, nb: str | None, sb: str | None, rundir: str | None, bridge: str) -> Cloud:
+    """The cloud to work on: what is given, else the lab, else this server and its databases.
+
+    Raises:
+        CannotWorkError: no root, the lab is not up, or nothing is configured.
+    """
+    if os.geteuid() != 0:
+        raise CannotWorkError(
+            "VTrace needs root", "", "the bridges' sockets belong to root", "Run it with sudo, or as root"
+        )
+    nb, sb = nb or os.environ.get("OVN_NB_DB"), sb or os.environ.get("OVN_SB_DB")
+    named = lab or os.environ.get("VTRACE_LAB")
+    if named or not (nb or sb or rundir):
+        state = lab_state.load(named or DEFAULT_LAB)
+        if state is not None:
+            servers = tuple(
+                Server(rundir=str(s.rundir), bridge=s.bridge, region=s.region, chassis=s.chassis) for s in state.servers
+            )
+            return Cloud(nb=nb or state.nb_remote, sb=sb or state.sb_remote, servers=servers)
+        if named:
+            raise CannotWorkError(f"The lab {named!r} is not up", "--lab", "", f"vtrace lab up --lab {named}")
+    if not nb or not sb:
+        raise CannotWorkError(
+            "No cloud is configured, and no lab is up",
+            "--nb, --sb" if nb or sb else "",
+            "the OVN databases are not given",
+            "Give --nb and --sb (or OVN_NB_DB and OVN_SB_DB), or try `vtrace lab up`",
+        )
+    here = rundir_or_fail(rundir or os.environ.get("OVS_RUNDIR") or DEFAULT_RUNDIR)
+    return Cloud(nb=nb, sb=sb, servers=(Server(rundir=here, bridge=bridge),))
+
+
+async def diagnose(spec: TaskSpec, cloud: Cloud, progress: Progress) -> Answer:
+    """Runs one task to its answer; leaves nothing on any bridge.
+
+    Raises:
+        UsageError, CannotWorkError: nothing was changed.
+    """
+    started_ns = time.time_ns()
+    spec = msgspec.structs.replace(spec, task_id=secrets.token_hex(8))
+    admission.check(spec)
+    databases = OvnDatabases(Database(cloud.nb, "OVN_Northbound"), Database(cloud.sb, "OVN_Southbound"))
+    async with AsyncExitStack() as stack:
+        stack.callback(databases.close)
+        resolver = EndpointResolver(databases)
+        pairs = admission.make_pairs(
+            spec, await _resolve(resolver, spec, spec.sources), await _resolve(resolver, spec, spec.destinations)
+        )
+        inventory = await InventoryReader(databases).read([(p.source, p.destination) for p in pairs])
+        conflicts = await dscp_users(databases.nb, inventory)
+        agents, missing = await _agents(stack, spec, cloud, inventory, pairs)
+        for server in cloud.servers:
+            facts = await read_bridge(server.rundir, server.bridge) if server.chassis in agents else None
+            conflicts += inheriting_tunnels(facts.tunnels) if facts else []
+        admission.refuse_dscp_conflict(conflicts, allowed=spec.allow_dscp_conflict)
+        runner = TaskRunner(spec, pairs, agents, inventory, ObjectResolver(databases, inventory), progress)
+        case = await runner.run()
+        found = attribute(case)
+        left = 0
+        for agent in agents.values():
+            left += (await agent.close()).entries_left
+    outcome = runner.outcome
+    for server_name in missing:
+        outcome.notes.append(f"{server_name}: the traffic can reach it, and no agent covers it")
+    return _answer(spec, pairs, found, outcome, started_ns, left)
+
+
+async def _resolve(resolver: EndpointResolver, spec: TaskSpec, texts: tuple[str, ...]) -> list[Endpoint]:
+    found: list[Endpoint] = []
+    for text in texts:
+        endpoints = await resolver.resolve(text, spec.traffic.ip_version)
+        if not endpoints:
+            raise UsageError(f"No VM has an address in {text!r}", "endpoint")
+        found += endpoints
+    return found
+
+
+async def _agents(
+    stack: AsyncExitStack, spec: TaskSpec, cloud: Cloud, inventory: Inventory, pairs: tuple[Pair, ...]
+) -> tuple[dict[str, ChassisAgent], list[str]]:
+    """An agent for every chassis that the traffic can reach, and the names of those that have none."""
+    wanted = sorted({p.chassis for p in inventory.ports if p.chassis})
+    secret = secrets.token_bytes(32)
+    hold_s = int(spec.timeout_s) + 4 * TIME_STEP_S
+    agents: dict[str, ChassisAgent] = {}
+    for server in cloud.servers:
+        name = server.chassis or (await read_bridge(server.rundir, server.bridge)).system_id
+        if name in wanted:
+            agents[name] = await stack.enter_async_context(
+                ChassisAgent.running(server.rundir, server.bridge, server.region, secret, spec.task_id, hold_s)
+            )
+    for pair in pairs:
+        port = inventory.port(pair.source.port)
+        if port is None or not port.chassis:
+            raise CannotWorkError(
+                f"The port {pair.source.port!r} is bound to no server, so nothing of it can be colored",
+                pair.source.name,
+                "",
+                f"ovn-sbctl find Port_Binding logical_port={pair.source.port}",
+            )
+        if port.chassis not in agents:
+            raise CannotWorkError(
+                f"No agent covers the server {inventory.server(port.chassis)}, where {pair.source.name} is",
+                pair.source.name,
+                "this process reaches only the local bridge",
+                "Run vtrace on that server",
+            )
+    return agents, [inventory.server(name) for name in wanted if name not in agents]
+
+
+def _answer(
+    spec: TaskSpec, pairs: tuple[Pair, ...], found: Attribution, outcome: Outcome, started_ns: int, left: int
+) -> Answer:
+    costs = outcome.costs.values()
+    directions = "both" if len(spec.directions) == 2 else spec.directions[0].word
+    return Answer(
+        task=TaskAnswer(
+            id=spec.task_id,
+            state=outcome.state.value,
+            from_=spec.sources,
+            to=spec.destinations,
+            five_tuple=_five_tuple(spec, pairs),
+            direction=directions,
+            packets_asked=spec.packets,
+            started=rfc3339(started_ns),
+            finished=rfc3339(time.time_ns()),
+        ),
+        loss=found.loss,
+        loss_ratio=found.loss_ratio,
+        pattern=found.pattern,
+        packets=found.packets,
+        verdicts=found.verdicts,
+        pairs=found.pairs,
+        paths=found.paths,
+        cost=Cost(
+            entries_installed=sum(c.entries_installed for c in costs),
+            entries_left=left,
+            packets_colored_beyond_n=outcome.beyond_n,
+            packets_in_doubt=outcome.packets_in_doubt,
+            copies_cut=sum(c.copies_cut + c.first_copies_cut for c in costs),
+            log_bytes=sum(c.records for c in costs) * _RECORD_BYTES,
+            log_records_lost=sum(c.records_lost for c in costs),
+            time_to_verdict_s=round(process_age_s(), 3),
+        ),
+        notes=tuple(dict.fromkeys(outcome.notes)),
+    )
+
+
+def _five_tuple(spec: TaskSpec, pairs: tuple[Pair, ...]) -> dict[str, object]:
+    traffic = spec.traffic
+    first = pairs[0]
+    one = len({(p.source.address, p.destination.address) for p in pairs if p.direction == first.direction}) == 1
+    return {
+        "proto": traffic.proto or None,
+        "src": first.source.address if one else None,
+        "dst": first.destination.address if one else None,
+        "sport": traffic.sport,
+        "dport": traffic.dport,
+    }
+
+
+def process_age_s() -> float:
+    """Seconds since this process started (proc(5), stat, field 22)."""
+    with open("/proc/self/stat", encoding="ascii") as file:
+        started_ticks = int(file.read().rpartition(")")[2].split()[19])
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - started_ticks / os.sysconf("SC_CLK_TCK")

@@ -1,0 +1,145 @@
+"""`vtrace diagnose`: is there a loss, where, and why."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from functools import partial
+
+import anyio
+import msgspec
+
+from vtrace.embedded import Cloud, diagnose, find_cloud
+from vtrace.errors import UsageError
+from vtrace.model.answer import Answer
+from vtrace.model.task import Direction, TaskSpec, TrafficFilter
+from vtrace.present.cli.render import render
+
+EXIT_NO_LOSS, EXIT_LOSS, EXIT_NO_VERDICT = 0, 1, 3
+_DIRECTIONS = {
+    "forward": (Direction.FORWARD,),
+    "reply": (Direction.REPLY,),
+    "both": (Direction.FORWARD, Direction.REPLY),
+}
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Registers the command."""
+    parser = commands.add_parser(
+        "diagnose",
+        help="say whether packets are lost between VMs, where, and why",
+        description="Colors a few real packets of the traffic, follows them through every virtual device, and says "
+        "whether there is a loss, which device on which server is responsible, and why.",
+        epilog="Exit codes: 0 no loss, 1 loss, 2 wrong usage, 3 no verdict, 4 can't work here.",
+    )
+    add = parser.add_argument
+    add("--from", dest="sources", metavar="A[,A…]", required=True, help="port name, VPC/address, address or CIDR")
+    add("--to", dest="destinations", metavar="B[,B…]", required=True, help="the same")
+    add("--proto", choices=("tcp", "udp", "icmp"), default="", help="only this protocol (default: any IP)")
+    add("--sport", type=int, metavar="P", help="only this source port")
+    add("--dport", type=int, metavar="P", help="only this destination port")
+    add("--tcp-flags", metavar="F", help="only TCP packets with these flags, as in +syn-ack")
+    add("--icmp-type", type=int, metavar="T", help="only this ICMP type")
+    add("--ip", type=int, choices=(4, 6), help="IP version (default: that of the addresses given, else 4)")
+    add("--direction", choices=tuple(_DIRECTIONS), default="forward", help="default: forward")
+    add("--packets", type=int, default=100, metavar="N", help="packets a pair and direction (default 100)")
+    add("--timeout", type=float, default=30.0, metavar="S", help="time limit in seconds (default 30)")
+    add("--json", action="store_true", help="print one JSON document")
+    add("--watch", action="store_true", help="go on with new tasks until interrupted")
+    add("--allow-dscp", action="store_true", help="color although something on the path reads or writes the DSCP")
+    add("--lab", metavar="NAME", help="work on this lab (default: VTRACE_LAB, or the lab named lab if it is up)")
+    add("--nb", metavar="REMOTE", help="OVN northbound database (default: OVN_NB_DB)")
+    add("--sb", metavar="REMOTE", help="OVN southbound database (default: OVN_SB_DB)")
+    add("--rundir", metavar="DIR", help="Open vSwitch's run directory on this server (default: OVS_RUNDIR)")
+    add("--bridge", metavar="NAME", default="br-int", help="the integration bridge (default br-int)")
+    parser.set_defaults(func=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Runs the command; returns its exit code."""
+    spec = _spec(arguments)
+    cloud = find_cloud(
+        lab=arguments.lab,
+        nb=arguments.nb,
+        sb=arguments.sb,
+        rundir=arguments.rundir,
+        bridge=arguments.bridge,
+    )
+    while True:
+        answer = anyio.run(partial(_diagnose, spec, cloud))
+        _print(answer, as_json=arguments.json)
+        if not arguments.watch:
+            return exit_code(answer)
+
+
+async def _diagnose(spec: TaskSpec, cloud: Cloud) -> Answer:
+    return await diagnose(spec, cloud, lambda text: print(f"vtrace: {text}", file=sys.stderr, flush=True))
+
+
+def _print(answer: Answer, *, as_json: bool) -> None:
+    if as_json:
+        print(msgspec.json.format(msgspec.json.encode(answer)).decode(), flush=True)
+    else:
+        render(answer)
+
+
+def exit_code(answer: Answer) -> int:
+    """0 no loss, 1 loss, 3 no verdict."""
+    return {"no": EXIT_NO_LOSS, "yes": EXIT_LOSS}.get(answer.loss, EXIT_NO_VERDICT)
+
+
+def _spec(arguments: argparse.Namespace) -> TaskSpec:
+    sources, destinations = _listed(arguments.sources), _listed(arguments.destinations)
+    return TaskSpec(
+        task_id="",
+        sources=sources,
+        destinations=destinations,
+        traffic=TrafficFilter(
+            proto=arguments.proto,
+            sport=arguments.sport,
+            dport=arguments.dport,
+            tcp_flags=_flags(arguments.tcp_flags),
+            icmp_type=arguments.icmp_type,
+            ip_version=arguments.ip or _version((*sources, *destinations)),
+        ),
+        directions=_DIRECTIONS[arguments.direction],
+        packets=arguments.packets,
+        timeout_s=arguments.timeout,
+        allow_dscp_conflict=arguments.allow_dscp,
+    )
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+def _version(endpoints: tuple[str, ...]) -> int:
+    """6 if any endpoint is written as an IPv6 address."""
+    return (
+        6
+        if any(
+            text.rpartition("/")[2 if "/" in text else 0].count(":") > 1 or text.count(":") > 1 for text in endpoints
+        )
+        else 4
+    )
+
+
+_TCP_FLAGS = ("fin", "syn", "rst", "psh", "ack", "urg", "ece", "cwr", "ns")
+
+
+def _flags(text: str | None) -> str | None:
+    """TCP flags as ovs-fields(7) writes them; "syn" and "syn,ack" are taken as "+syn" and "+syn+ack"."""
+    if text is None:
+        return None
+    if text and text[0] not in "+-":
+        text = "".join(f"+{word.strip()}" for word in text.split(","))
+    words = text.replace("+", " +").replace("-", " -").split()
+    wrong = [word for word in words if word[0] not in "+-" or word[1:].lower() not in _TCP_FLAGS]
+    if wrong or not words:
+        raise UsageError(
+            f"--tcp-flags {text!r} is not understood",
+            "--tcp-flags",
+            f"flags are {', '.join(_TCP_FLAGS)}",
+            "Write +syn-ack",
+        )
+    return "".join(word.lower() for word in words)

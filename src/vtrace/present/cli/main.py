@@ -1,0 +1,69 @@
+"""The `vtrace` program."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+import msgspec
+
+from vtrace import __version__
+from vtrace.errors import UsageError, VTraceError
+from vtrace.present.cli import diagnose, lab
+
+EXIT_INTERRUPTED = 130
+
+
+class _Parser(argparse.ArgumentParser):
+    """Raises instead of exiting, so that wrong usage too is one JSON document with --json."""
+
+    def error(self, message: str) -> None:  # type: ignore[override]
+        raise UsageError(message, self.prog, "", f"See {self.prog} --help")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line's grammar."""
+    root = _Parser(prog="vtrace", description="Says why real packets are persistently lost in a cloud overlay network.")
+    root.add_argument("--version", action="version", version=f"vtrace {__version__}")
+    commands: argparse._SubParsersAction[argparse.ArgumentParser] = root.add_subparsers(
+        dest="command", required=True, metavar="COMMAND", parser_class=_Parser
+    )
+    diagnose.add_parser(commands)
+    lab.add_parser(commands)
+    return root
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; returns its exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        arguments = parser().parse_args(words)
+        return int(arguments.func(arguments))
+    except VTraceError as error:
+        report(error, as_json=wants_json(words))
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("vtrace: interrupted; everything of ours was removed", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_INTERRUPTED
+
+
+def wants_json(words: Sequence[str]) -> bool:
+    """Whether --json is among our own options (what follows `--` belongs to somebody else)."""
+    own = words[: words.index("--")] if "--" in words else words
+    return "--json" in own
+
+
+def report(error: VTraceError, *, as_json: bool) -> None:
+    """Says what went wrong: text to stderr, and with --json the one document to stdout."""
+    if as_json:
+        print(msgspec.json.format(msgspec.json.encode({"error": error.as_dict()})).decode())
+    print(f"vtrace: {error}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

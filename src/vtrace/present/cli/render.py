@@ -1,0 +1,124 @@
+"""An answer for people: the three answers first, in words, then the path, hop by hop."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.markup import escape
+
+from vtrace.model.answer import Answer, HopAnswer, PathAnswer, Verdict
+
+_LOST = ("dropped", "lost_between")
+_KINDS = {
+    "vswitch": "vSwitch",
+    "vrouter": "vRouter",
+    "vbrouter": "vBRouter",
+    "slb": "SLB",
+}
+
+
+def render(answer: Answer, console: Console | None = None) -> None:
+    """Prints an answer to a terminal or a pipe."""
+    out = console or Console(highlight=False, soft_wrap=True)
+    out.print(_headline(answer))
+    for verdict in answer.verdicts:
+        for line in _verdict(verdict):
+            out.print(line)
+    packets = answer.packets
+    out.print(
+        f"\nPackets: {packets.colored} colored = {packets.delivered} delivered + {packets.dropped} dropped + "
+        f"{packets.lost_between} lost between servers + {packets.left_domain} left the domain + "
+        f"{packets.evidence_missing} without evidence"
+    )
+    for path in answer.paths:
+        for line in _path(path):
+            out.print(line)
+    for note in answer.notes:
+        out.print(f"[yellow]Note:[/] {escape(note)}")
+    cost = answer.cost
+    out.print(
+        f"[dim]Task {answer.task.id} ({answer.task.state}), {cost.time_to_verdict_s:.1f} s. {cost.entries_installed} "
+        f"entries installed, {cost.entries_left} left; {cost.packets_colored_beyond_n} packets colored beyond N, "
+        f"{cost.packets_in_doubt} in doubt, {cost.copies_cut} copies cut.[/]"
+    )
+
+
+def _headline(answer: Answer) -> str:
+    transient = [v for v in answer.verdicts if v.kind in _LOST and v.pattern == "transient"]
+    if answer.loss == "yes":
+        share = f" ({answer.loss_ratio:.0%} of the packets)" if answer.loss_ratio is not None else ""
+        return f"[bold red]Yes, packets are lost{share}.[/]"
+    if answer.loss == "no":
+        if transient:
+            count = sum(v.packets for v in transient)
+            return f"[bold yellow]{count} packets were lost for a while; it passed. No persistent loss.[/]"
+        return "[bold green]No, packets are not lost.[/]"
+    if not answer.packets.colored:
+        return "[bold yellow]No verdict: no packet of this traffic was seen.[/]"
+    return "[bold yellow]No verdict: the evidence is not enough.[/]"
+
+
+def _verdict(verdict: Verdict) -> list[str]:
+    where = verdict.where
+    pair = f"{verdict.from_} → {verdict.to}" if verdict.direction == "forward" else f"{verdict.to} → {verdict.from_}"
+    device = f"{_KINDS.get(where.vfd_kind or '', 'device')} {where.vfd}" if where.vfd else "an unknown device"
+    place = f"{device} on server {where.server}"
+    if where.server_ip:
+        place += f" ({where.server_ip})"
+    lines = [""]
+    if verdict.kind == "delivered":
+        lines.append(
+            f"[green]✓[/] {escape(pair)}: {verdict.packets} delivered at {escape(where.port or '?')}, {escape(place)}"
+        )
+        return lines
+    if verdict.kind == "lost_between":
+        what = f"{verdict.packets} lost between {place} and server {where.next_server}"
+    elif verdict.kind == "dropped":
+        what = f"{verdict.packets} dropped by {place}"
+        if where.port:
+            what += f", port {where.port}"
+    elif verdict.kind == "no_traffic":
+        what = f"no traffic at {where.port} of {place}"
+    elif verdict.kind == "left_domain":
+        what = f"{verdict.packets} left the domain at {place}"
+    else:
+        what = f"{verdict.packets} without evidence after {place}"
+    mark = "[red]✗[/]" if verdict.kind in _LOST else "[yellow]•[/]"
+    if verdict.pattern:
+        what += f" ({verdict.pattern})"
+    lines.append(f"{mark} {escape(pair)}: {escape(what)}")
+    if verdict.why is not None:
+        why = verdict.why
+        lines.append(f"  because: {escape(why.summary)}")
+        lines.append(f"  reason {why.code}, by the {why.actor}; confidence {verdict.confidence:g}")
+        if why.object is not None and (why.object.uuid or why.object.name):
+            lines.append(f"  object: {escape(f'{why.object.type} {why.object.uuid} {why.object.name}'.strip())}")
+        if why.fix:
+            lines.append(f"  to show or remove it: [bold]{escape(why.fix)}[/]")
+    return lines
+
+
+def _path(path: PathAnswer) -> list[str]:
+    ends = {"delivered": "[green]delivered[/]", "evidence_missing": "[yellow]evidence missing[/]"}
+    ending = ends.get(path.disposition, f"[red]{path.disposition.replace('_', ' ')}[/]")
+    lines = [f"\nPath of {path.packets} packets, {escape(path.from_)} → {escape(path.to)} ({path.direction}):"]
+    server = ""
+    for hop in path.hops:
+        if hop.server != server:
+            lines.append(f"  server {escape(hop.server)}")
+            server = hop.server
+        lines.append(f"    {_hop(hop)}")
+    lines.append(f"    └─ {ending}")
+    return lines
+
+
+def _hop(hop: HopAnswer) -> str:
+    words = {
+        "first_hop": "colored on its way in",
+        "ingress": "came in",
+        "logical_egress": "passed on",
+        "remote_output": "sent by tunnel",
+        "egress": "handed out",
+    }
+    ports = " → ".join(filter(None, (hop.in_port, hop.out_port)))
+    kind = _KINDS.get(hop.vfd_kind, hop.vfd_kind)
+    return escape(f"├─ {kind} {hop.vfd}: {words.get(hop.point, hop.point)} ({ports}), TTL {hop.ttl}")

@@ -27,7 +27,7 @@ def create(state: LabState, topology: Topology, keep_fds: Iterable[int]) -> None
     What hangs on Open vSwitch's own port of a server is set up later, by `set_up_underlay`.
     """
     keep_fds = list(keep_fds)
-    _batch(_pairs(state, topology), keep_fds)
+    run(["ip", "-batch", "-"], text="\n".join(_pairs(state, topology)) + "\n", keep_fds=keep_fds)
     for node in state.nodes:
         _in_network(state, node.name, _set_sysctls_of_vm if node.role == "vm" else _set_sysctls_of_router)
     _on(state, "central", _central_lines(state), keep_fds)
@@ -126,17 +126,18 @@ def gateway_of(wire: LabWire, server: str) -> str:
     return wire.addresses[wire.ends.index(server)]
 
 
-def _batch(lines: Sequence[str], keep_fds: Iterable[int], *options: str) -> None:
-    run(["ip", *options, "-batch", "-"], text="\n".join(lines) + "\n", keep_fds=keep_fds)
-
-
 def _on(state: LabState, node: str, lines: Sequence[str], keep_fds: Iterable[int]) -> None:
-    """Run `ip` lines inside a node. `ip -n` does not understand lines that begin with an option, `-4 …` does."""
+    """Run lines of `ip` inside a node. By nsenter: `ip -n` wants / to be a mount point, which under chroot it is not.
+
+    A line that begins with an option (`-6 route …`) is a run of its own; a batch takes none.
+    """
+    keep_fds = list(keep_fds)
+    enter = ["nsenter", f"--net=/run/netns/{namespace(state.name, node)}", "ip"]
     plain = [line for line in lines if not line.startswith("-")]
-    _batch(plain, keep_fds, "-n", namespace(state.name, node))
+    run([*enter, "-batch", "-"], text="\n".join(plain) + "\n", keep_fds=keep_fds)
     for line in lines:
         if line.startswith("-"):
-            run(["ip", "-n", namespace(state.name, node), *line.split()], keep_fds=keep_fds)
+            run([*enter, *line.split()], keep_fds=keep_fds)
 
 
 def _in_network(state: LabState, node: str, action: Callable[[], None]) -> None:

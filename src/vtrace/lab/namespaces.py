@@ -33,12 +33,15 @@ def enter_network(name: str, node: str) -> None:
 
 
 def enter(name: str, node: str) -> None:
-    """Move the calling process into a node: its network, its UTS name, and a /sys that shows its links."""
+    """Move the calling process into a node: its network, its UTS name, and a /sys that shows its links.
+
+    Where / is no mount point (under chroot) mounts can't be kept to ourselves: /sys then stays as it is.
+    """
     enter_network(name, node)
     _set_namespace(lab_state.uts_file(name, node), CLONE_NEWUTS)
     _check(_libc.unshare(CLONE_NEWNS), "unshare")
-    _check(_libc.mount(b"none", b"/", None, MS_REC | MS_SLAVE, None), "mount")
-    _libc.mount(b"sysfs", b"/sys", b"sysfs", 0, None)  # as `ip netns exec`; without it only /sys is misleading
+    if _libc.mount(b"none", b"/", None, MS_REC | MS_SLAVE, None) == 0:
+        _libc.mount(b"sysfs", b"/sys", b"sysfs", 0, None)
 
 
 def _set_namespace(path: Path, kind: int) -> None:

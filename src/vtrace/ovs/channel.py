@@ -5,9 +5,11 @@ id 0, ovn-controller's included, so ours has an id of its own and our entries na
 
 1. OFPT_HELLO, OpenFlow 1.3 alone.
 2. NXT_SET_CONTROLLER_ID, before anything could be delivered.
-3. OFPT_SET_ASYNC: only copies by a `controller` action.
-4. NXT_SET_PACKET_IN_FORMAT: NXT_PACKET_IN2.
-5. OFPT_SET_CONFIG with a miss_send_len above 0, without which a management connection gets no packet-ins.
+3. NXT_SET_PACKET_IN_FORMAT: NXT_PACKET_IN2.
+4. OFPT_SET_CONFIG with a miss_send_len above 0, without which a management connection gets no packet-ins.
+
+OFPT_SET_ASYNC is left alone: under OpenFlow 1.3 it can only take away the reasons that 1.4 added, and with them
+the copies from within a group's bucket. What else a connection gets by default (port status) is passed over.
 
 Events wait in a bounded queue. When it is full, packet-ins are dropped and counted (`packet_ins_dropped`);
 every other event is kept.
@@ -22,7 +24,6 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Literal, TypeAlias
 
 import anyio
-import anyio.lowlevel
 import msgspec
 
 from vtrace.errors import CannotWorkError, ProtocolError, VTraceError
@@ -31,7 +32,7 @@ from vtrace.ovs import openflow13 as of
 from vtrace.ovs.packet_in import decode_packet_in
 from vtrace.ovs.sockets import connectable, silent, unreachable
 
-QUEUE_MAX_PACKET_INS = 65536
+QUEUE_MAX_PACKET_INS = 65536  # about 30 MB of small packets
 RemovalReason: TypeAlias = Literal[
     "idle_timeout", "hard_timeout", "delete", "group_delete", "meter_delete", "eviction", "modified", "unknown"
 ]
@@ -83,9 +84,9 @@ class _Session(asyncio.Protocol):
         self.barriers: dict[int, asyncio.Event] = {}
         self.hello = asyncio.Event()
         self.ready = asyncio.Event()
+        self.closed = asyncio.Event()
         self._transport: asyncio.Transport | None = None
         self._buffer = bytearray()
-        self._packet_ins = 0
         self._xid = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -93,6 +94,7 @@ class _Session(asyncio.Protocol):
         self._transport = transport
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.closed.set()
         self.fail(
             ConnectionLostError(
                 "lost the OpenFlow connection to the bridge",
@@ -143,8 +145,6 @@ class _Session(asyncio.Protocol):
         """All waiting events."""
         taken = list(self.queue)
         self.queue.clear()
-        self._packet_ins = 0
-        self.ready.clear()
         return taken
 
     def _put(self, event: Event) -> None:
@@ -171,11 +171,10 @@ class _Session(asyncio.Protocol):
     def _experimenter(self, body: bytes) -> None:
         vendor, subtype = of.experimenter(body)
         if (vendor, subtype) == (of.NX_VENDOR_ID, of.NXT_PACKET_IN2):
-            if self._packet_ins >= QUEUE_MAX_PACKET_INS:
+            if len(self.queue) >= QUEUE_MAX_PACKET_INS:
                 self.dropped += 1
-                return
-            self._packet_ins += 1
-            self._put(decode_packet_in(body))
+            else:
+                self._put(decode_packet_in(body))
         elif vendor == of.ONF_VENDOR_ID and subtype == of.ONFT_FLOW_MONITOR_PAUSED:
             self._put(MonitorPaused())
         elif vendor == of.ONF_VENDOR_ID and subtype == of.ONFT_FLOW_MONITOR_RESUMED:
@@ -237,34 +236,40 @@ class OpenFlowChannel:
             yield channel
         finally:
             session.abort()
+            with anyio.CancelScope(shield=True):
+                await session.closed.wait()
 
     @property
     def packet_ins_dropped(self) -> int:
         """Packet-ins thrown away because `events` was not read fast enough."""
         return self._session.dropped
 
-    async def batches(self) -> AsyncIterator[list[Event]]:
-        """Events as they came, all that wait at once.
+    async def events(self) -> AsyncIterator[Event]:
+        """Events one by one; leaving the loop loses none.
 
         Raises:
             ConnectionLostError: the connection broke (after the events before it were yielded).
             ProtocolError: the bridge sent something that can't be read.
         """
-        session = self._session
         while True:
-            if session.queue:
-                yield session.take()
-            elif session.failure is not None:
-                raise session.failure
-            else:
-                session.ready.clear()
-                await session.ready.wait()
+            await self._some()
+            while self._session.queue:
+                yield self._session.queue.popleft()
 
-    async def events(self) -> AsyncIterator[Event]:
-        """Events one by one; see `batches`."""
-        async for batch in self.batches():
-            for event in batch:
-                yield event
+    async def batches(self) -> AsyncIterator[list[Event]]:
+        """Events as they came, all that wait at once; raises as `events` does."""
+        while True:
+            await self._some()
+            yield self._session.take()
+
+    async def _some(self) -> None:
+        """Waits for an event. Raises the session's failure once all events before it are taken."""
+        session = self._session
+        while not session.queue:
+            if session.failure is not None:
+                raise session.failure
+            session.ready.clear()
+            await session.ready.wait()
 
     async def watch(
         self,
@@ -322,8 +327,6 @@ class OpenFlowChannel:
         steps = []
         xid = session.new_xid()
         steps.append((xid, of.set_controller_id(xid, controller_id)))
-        xid = session.new_xid()
-        steps.append((xid, of.set_async(xid)))
         xid = session.new_xid()
         steps.append((xid, of.set_packet_in_format(xid)))
         xid = session.new_xid()

@@ -28,7 +28,6 @@ OFPT_MULTIPART_REQUEST = 18
 OFPT_MULTIPART_REPLY = 19
 OFPT_BARRIER_REQUEST = 20
 OFPT_BARRIER_REPLY = 21
-OFPT_SET_ASYNC = 28
 
 NX_VENDOR_ID = 0x00002320
 ONF_VENDOR_ID = 0x4F4E4600
@@ -57,10 +56,6 @@ OFPP_CONTROLLER = 0xFFFF_FFFD
 OFPP_ANY = 0xFFFF_FFFF
 OFPG_ANY = 0xFFFF_FFFF
 OFP_NO_BUFFER = 0xFFFF_FFFF
-
-# ofp_packet_in_reason: a `controller` action in an entry; OVS also has one for the action set, a group's
-# bucket and a packet-out (bits 3 to 5, OpenFlow 1.4 names).
-_COPIES = (1 << 1) | (1 << 3) | (1 << 4) | (1 << 5)
 
 # NXM_NX_REG10 with a mask: class 1, field 10, has-mask, 8 bytes.
 _NXM_NX_REG10_W = (1 << 16) | (10 << 9) | (1 << 8) | 8
@@ -105,11 +100,6 @@ def hello(xid: int) -> bytes:
 def set_config(xid: int, miss_send_len: int) -> bytes:
     """OFPT_SET_CONFIG; a management connection gets packet-ins only with a `miss_send_len` above 0."""
     return encode(OFPT_SET_CONFIG, xid, struct.pack("!HH", 0, miss_send_len))
-
-
-def set_async(xid: int) -> bytes:
-    """OFPT_SET_ASYNC: copies by a `controller` action, as any role; no port status, no flow removed."""
-    return encode(OFPT_SET_ASYNC, xid, struct.pack("!6I", _COPIES, _COPIES, 0, 0, 0, 0))
 
 
 def set_packet_in_format(xid: int, packet_in_format: int = NXPIF_NXT_PACKET_IN2) -> bytes:

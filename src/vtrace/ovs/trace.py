@@ -48,10 +48,10 @@ async def trace_datapath(
     """Traces the packet of a datapath flow's key, from where that flow resumes (`recirc_id`, `ct_state`).
 
     Args:
-        datapath: for example `netdev@ovs-netdev`.
-        key: as `dpctl/dump-flows` prints it, without masks.
+        datapath: for example `netdev@ovs-netdev` (the part before "@" counts).
+        key: as `dpctl/dump-flows -m` prints it.
     """
-    return await _run(path, (datapath, key), ct_next, timeout_s)
+    return await _run(path, (datapath.partition("@")[0], key), ct_next, timeout_s)
 
 
 async def _run(path: str, what: tuple[str, str], ct_next: Sequence[str], timeout_s: float) -> Trace:

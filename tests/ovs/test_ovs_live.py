@@ -220,13 +220,14 @@ async def test_foreign_deletion_is_noticed_and_our_own_is_not(switch: Switch) ->
         await channel.barrier()
 
 
-async def test_a_deletion_is_told_within_100_ms(switch: Switch) -> None:
+async def test_a_deletion_is_told_at_once(switch: Switch) -> None:
     ofctl = OfCtl(switch.mgmt)
     await ofctl.add_entries([entry(actions=f"controller(id={ID})")])
     async with OpenFlowChannel.open(switch.mgmt, ID) as channel, OpenFlowChannel.open(switch.mgmt, ID + 1) as other:
         await channel.watch(OURS, MASK)
         await other.delete_by_cookie(OURS, MASK)
-        assert isinstance(await next_event(channel, 0.1), EntriesRemoved)
+        # Below 1 ms here; the limit is for a busy machine.
+        assert isinstance(await next_event(channel, 0.5), EntriesRemoved)
 
 
 async def test_time_outs_and_changes_have_reasons_of_their_own(switch: Switch) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from vtrace.errors import UsageError, VTraceError
+from vtrace.errors import UsageError
 from vtrace.lab import breaking, build, faults, namespaces, programs, status, traffic
 from vtrace.lab import state as lab_state
 
@@ -192,19 +192,3 @@ def _down(args: argparse.Namespace) -> int:
     name = lab_state.lab_name(args.lab)
     print(f"lab {name} is down" if build.down(name) else f"lab {name} was not up")
     return 0
-
-
-def main() -> int:
-    """Run `lab` alone (`python -m vtrace.present.cli.lab up`), as long as there is no `vtrace` around it."""
-    parser = argparse.ArgumentParser(prog="vtrace")
-    add_parser(parser.add_subparsers(required=True))
-    args = parser.parse_args(["lab", *sys.argv[1:]])
-    try:
-        return int(args.func(args))
-    except VTraceError as error:
-        print(f"vtrace: {error}", file=sys.stderr)
-        return error.exit_code
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -96,7 +96,9 @@ async def diagnose(spec: TaskSpec, cloud: Cloud, progress: Progress) -> Answer:
         stack.callback(databases.close)
         resolver = EndpointResolver(databases)
         pairs = admission.make_pairs(
-            spec, await _resolve(resolver, spec, spec.sources), await _resolve(resolver, spec, spec.destinations)
+            spec,
+            await _resolve(resolver, spec, spec.sources),
+            await _resolve(resolver, spec, spec.destinations, outside=True),
         )
         inventory = await InventoryReader(databases).read([(p.source, p.destination) for p in pairs])
         conflicts = await dscp_users(databases.nb, inventory)
@@ -117,10 +119,12 @@ async def diagnose(spec: TaskSpec, cloud: Cloud, progress: Progress) -> Answer:
     return _answer(spec, pairs, found, outcome, started_ns, left)
 
 
-async def _resolve(resolver: EndpointResolver, spec: TaskSpec, texts: tuple[str, ...]) -> list[Endpoint]:
+async def _resolve(
+    resolver: EndpointResolver, spec: TaskSpec, texts: tuple[str, ...], *, outside: bool = False
+) -> list[Endpoint]:
     found: list[Endpoint] = []
     for text in texts:
-        endpoints = await resolver.resolve(text, spec.traffic.ip_version)
+        endpoints = await resolver.resolve(text, spec.traffic.ip_version, outside=outside)
         if not endpoints:
             raise UsageError(f"No VM has an address in {text!r}", "endpoint")
         found += endpoints

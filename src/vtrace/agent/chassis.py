@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import time
+from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -191,7 +192,10 @@ class ChassisAgent:
             return {}
         value = registry.cookie(registry.Role(role), self._claims.claim.generation)
         entries = await self._ofctl.dump_entries(cookie=(value, registry.ROLE_MASK))
-        return {registry.index_of(e.cookie): e.n_packets for e in entries}
+        found: dict[int, int] = defaultdict(int)
+        for entry in entries:
+            found[registry.index_of(entry.cookie)] += entry.n_packets
+        return found
 
     async def inspect(self, question: SiteQuestion) -> SiteReport:
         """Asks the slow path what becomes of a flow."""

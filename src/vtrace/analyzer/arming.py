@@ -12,7 +12,7 @@ import anyio
 
 from vtrace.collect.link import AgentLink, Survey
 from vtrace.color.entries import (
-    coloring_entry,
+    coloring_entries,
     doubt_entries,
     neighbor_reply_entries,
     probe_entries,
@@ -143,7 +143,8 @@ class Arming:
         for name, agent in self._agents.items():
             hops = [hop for hop in self.first_hops(name) if hop.pair.index not in self.stopped]
             scope = self.scope(name)
-            planned = [coloring_entry(hop, use, scope, self.claims[name], self.limits.color_s) for hop in hops]
+            claim, limit_s = self.claims[name], self.limits.color_s
+            planned = [entry for hop in hops for entry in coloring_entries(hop, use, scope, claim, limit_s)]
             await agent.install(planned)
             for entry in planned[:1]:
                 match = entry.entry.match.rsplit(",reg10=", 1)[0]

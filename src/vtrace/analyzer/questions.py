@@ -31,7 +31,8 @@ def headers(record: LogRecord) -> str:
         words.append(f"nw_proto={record.proto}")
     words += [f"nw_tos={record.dscp << 2}", f"nw_ecn={record.ecn}", f"nw_ttl={record.ttl}"]
     if record.proto in (6, 17):
-        words += [f"tp_src={record.sport}", f"tp_dst={record.dport}"]
+        # Not tp_src: ofproto/trace takes it for TCP only.
+        words += [f"{name}_src={record.sport}", f"{name}_dst={record.dport}"]
     elif record.proto == 1:
         words += [f"icmp_type={record.sport}", f"icmp_code={record.dport}"]
     elif record.proto == 58:

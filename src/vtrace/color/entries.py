@@ -9,7 +9,7 @@ from vtrace.color.registry import PRIORITY_COLOR, Role, Stage, cookie
 from vtrace.model.openflow import FlowEntry, TableId
 from vtrace.model.plan import Claim, ColorUse, FirstHop, Hook, LocalVif, PlannedEntry, Scope
 from vtrace.model.record import Point
-from vtrace.model.task import Direction, Pair
+from vtrace.model.task import Direction, Endpoint, Pair
 
 PRIORITY_PROBE = 65533
 PRIORITY_COUNT = 65532
@@ -21,21 +21,34 @@ def ip_match(version: int) -> str:
     return "ip" if version == 4 else "ipv6"
 
 
-def pair_match(pair: Pair) -> str:
-    """The match of a pair's packets as their sender writes them, in ovs-fields(7) syntax."""
+def address_matches(source: Endpoint, destination: Endpoint, *, six: bool) -> list[str]:
+    """The addresses that packets from one end to the other carry: one match for each combination.
+
+    A source that the user named by its port is known by the port it comes in by, whatever address it uses.
+    """
+    from_field, to_field = ("ipv6_src", "ipv6_dst") if six else ("nw_src", "nw_dst")
+    starts = [""] if source.by_port else [f"{from_field}={address}," for address in source.addresses]
+    return [f"{start}{to_field}={address}" for start in starts for address in destination.addresses]
+
+
+def pair_matches(pair: Pair) -> list[str]:
+    """The matches of a pair's packets as their sender writes them, in ovs-fields(7) syntax."""
+    six = pair.traffic.ip_version == 6
+    return [_pair_match(pair, addresses) for addresses in address_matches(pair.source, pair.destination, six=six)]
+
+
+def _pair_match(pair: Pair, addresses: str) -> str:
     traffic = pair.traffic
     six = traffic.ip_version == 6
     proto = {"": "ipv6" if six else "ip", "icmp": "icmp6" if six else "icmp"}.get(traffic.proto)
-    terms = [proto or traffic.proto + ("6" if six else "")]
-    source, destination = ("ipv6_src", "ipv6_dst") if six else ("nw_src", "nw_dst")
-    terms += [f"{source}={pair.source.address}", f"{destination}={pair.destination.address}"]
+    terms = [proto or traffic.proto + ("6" if six else ""), addresses]
     sport, dport = traffic.sport, traffic.dport
     if pair.direction is Direction.REPLY:
         sport, dport = dport, sport
     if sport is not None:
-        terms.append(f"tp_src={sport}")
+        terms.append(f"{traffic.proto}_src={sport}")
     if dport is not None:
-        terms.append(f"tp_dst={dport}")
+        terms.append(f"{traffic.proto}_dst={dport}")
     if pair.direction is Direction.FORWARD:
         if traffic.tcp_flags:
             terms.append(f"tcp_flags={traffic.tcp_flags}")
@@ -49,16 +62,23 @@ def copy_action(claim: Claim, meter: int) -> str:
     return f"controller(max_len={COPY_BYTES},id={claim.controller_id},meter_id={meter})"
 
 
-def coloring_entry(hop: FirstHop, use: ColorUse, scope: Scope, claim: Claim, hard_timeout_s: int) -> PlannedEntry:
-    """Colors the pair's packets that carry the color's original DSCP, and copies them."""
+def coloring_entries(
+    hop: FirstHop, use: ColorUse, scope: Scope, claim: Claim, hard_timeout_s: int
+) -> list[PlannedEntry]:
+    """Color the pair's packets that carry the color's original DSCP, and copy them. All have one cookie."""
+    return [_coloring_entry(match, hop, use, scope, claim, hard_timeout_s) for match in pair_matches(hop.pair)]
+
+
+def _coloring_entry(
+    match: str, hop: FirstHop, use: ColorUse, scope: Scope, claim: Claim, hard_timeout_s: int
+) -> PlannedEntry:
     lsb = scope.layout.guard_lsb
     return PlannedEntry(
         entry=FlowEntry(
             table=_TABLE_0,
             priority=PRIORITY_COLOR,
             cookie=cookie(Role.COLOR, claim.generation, color=use.color, index=hop.pair.index),
-            match=f"in_port={hop.vif.ofport},{pair_match(hop.pair)},nw_tos={use.original_dscp << 2},"
-            f"{guard.match_none(lsb)}",
+            match=f"in_port={hop.vif.ofport},{match},nw_tos={use.original_dscp << 2},{guard.match_none(lsb)}",
             actions=f"load:0x{use.color:x}->NXM_OF_IP_TOS[2..7],{guard.load(lsb, Stage.TABLE_0)},"
             f"{copy_action(claim, claim.first_meter)},resubmit(,0)",
             hard_timeout_s=hard_timeout_s,
@@ -81,13 +101,13 @@ def probe_entries(hop: FirstHop, scope: Scope, claim: Claim, hard_timeout_s: int
     lsb = scope.layout.guard_lsb
     request = "arp,arp_op=1" if hop.pair.traffic.ip_version == 4 else "icmp6,icmpv6_type=135"
     found = []
-    for number, match in enumerate((pair_match(hop.pair), request)):
+    for number, match in enumerate((request, *pair_matches(hop.pair))):
         found.append(
             PlannedEntry(
                 entry=FlowEntry(
                     table=_TABLE_0,
                     priority=PRIORITY_PROBE,
-                    cookie=cookie(Role.PROBE, claim.generation, index=hop.pair.index << 1 | number),
+                    cookie=cookie(Role.PROBE, claim.generation, index=hop.pair.index << 1 | min(number, 1)),
                     match=f"in_port={hop.vif.ofport},{match},{guard.match_none(lsb)}",
                     actions=f"{guard.load(lsb, Stage.TABLE_0)},{copy_action(claim, claim.copy_meter)},resubmit(,0)",
                     hard_timeout_s=hard_timeout_s,
@@ -132,12 +152,12 @@ def reply_count_entries(
         traffic=pair.traffic,
     )
     six = pair.traffic.ip_version == 6
-    source, destination = ("ipv6_src", "ipv6_dst") if six else ("nw_src", "nw_dst")
-    addresses = f"{source}={back.source.address},{destination}={back.destination.address}"
-    error = f"icmp6,{addresses},icmpv6_type=1" if six else f"icmp,{addresses},icmp_type=3"
-    matches = [(PRIORITY_COUNT, pair_match(back)), (PRIORITY_PROBE, error)]
-    if pair.traffic.proto in ("", "tcp"):
-        matches.append((PRIORITY_PROBE, f"{'tcp6' if six else 'tcp'},{addresses},tcp_flags=+rst"))
+    matches: list[tuple[int, int, str]] = [(0, PRIORITY_COUNT, match) for match in pair_matches(back)]
+    for addresses in address_matches(back.source, back.destination, six=six):
+        error = f"icmp6,{addresses},icmpv6_type=1" if six else f"icmp,{addresses},icmp_type=3"
+        matches.append((1, PRIORITY_PROBE, error))
+        if pair.traffic.proto in ("", "tcp"):
+            matches.append((2, PRIORITY_PROBE, f"{'tcp6' if six else 'tcp'},{addresses},tcp_flags=+rst"))
     return tuple(
         PlannedEntry(
             entry=FlowEntry(
@@ -150,7 +170,7 @@ def reply_count_entries(
             ),
             hook=Hook(role=Role.COUNT, datapath=vif.datapath, pair=pair.index),
         )
-        for number, (priority, match) in enumerate(matches)
+        for number, priority, match in matches
     )
 
 

@@ -60,15 +60,21 @@ class TaskSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
-    """One end of a pair: a logical port and one of its addresses.
+    """One end of a pair: a logical port and its addresses.
 
-    `name` is what answers call it: the logical port name.
+    Attributes:
+        name: what answers call it: the logical port name, or the address where no port has it.
+        port: the logical port; empty for an address that no port has (the Internet, a customer's data center).
+        address: its first address of the task's IP version, or the one the user gave.
+        addresses: all that packets for it may carry: those of the port and of its port security.
+        by_port: the user named the port, so that whatever it sends counts, also from an address not its own.
     """
 
     name: str
     port: str
     address: str
-    mac: str
+    addresses: tuple[str, ...] = ()
+    by_port: bool = False
     vpc: str = ""
 
 

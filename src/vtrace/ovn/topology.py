@@ -58,12 +58,15 @@ def addresses_of(port: Row) -> list[tuple[str, tuple[str, ...]]]:
     return found
 
 
-def same_address(one: str, other: str) -> bool:
-    """Whether two texts are the same IP address."""
-    try:
-        return ipaddress.ip_address(one) == ipaddress.ip_address(other)
-    except ValueError:
-        return False
+def own_addresses(port: Row) -> list[str]:
+    """The IP addresses of a port's `addresses` column."""
+    return [address for _, addresses in addresses_of(port) for address in addresses]
+
+
+def secured_addresses(port: Row) -> list[str]:
+    """The single IP addresses of a port's `port_security` column: what it may use beside its own."""
+    words = [word for text in as_tuple(port["port_security"]) for word in text.split()]
+    return [word for word in words if word.count(":") != 5 and "/" not in word]
 
 
 class EndpointResolver:
@@ -73,8 +76,13 @@ class EndpointResolver:
         self._nb = databases.nb
         self._all_ports: list[Row] | None = None
 
-    async def resolve(self, text: str, ip_version: int) -> list[Endpoint]:
+    async def resolve(self, text: str, ip_version: int, *, outside: bool = False) -> list[Endpoint]:
         """The endpoints a text names.
+
+        Args:
+            text: as the user wrote it.
+            ip_version: 4 or 6.
+            outside: whether an address that no port has is an endpoint too.
 
         Raises:
             UsageError: nothing has that name or address, or several VPCs have it.
@@ -95,10 +103,12 @@ class EndpointResolver:
                 "it is neither a logical switch port's name, nor VPC/address, nor an address, nor a CIDR",
                 "`ovn-nbctl show` lists the ports",
             ) from None
-        network = ipaddress.ip_network(wanted)
-        return await self._one_vpc(text, await self._in_network(network, vpc), vpc)
+        found = await self._in_network(ipaddress.ip_network(wanted), vpc)
+        if not found and outside and not vpc:
+            return [Endpoint(name=text, port="", address=wanted, addresses=(wanted,))]
+        return self._one_vpc(text, found)
 
-    async def _one_vpc(self, text: str, found: list[Endpoint], vpc: str) -> list[Endpoint]:
+    def _one_vpc(self, text: str, found: list[Endpoint]) -> list[Endpoint]:
         if not found:
             raise UsageError(
                 f"No logical switch port has the address {text!r}",
@@ -121,19 +131,19 @@ class EndpointResolver:
             self._all_ports = await self._nb.select("Logical_Switch_Port", [("type", "==", "")], _LSP_COLUMNS)
         found = []
         for row in self._all_ports:
-            for mac, addresses in addresses_of(row):
-                for address in addresses:
-                    if ipaddress.ip_address(address.split("/")[0]) in network:
-                        endpoint = await self._named(row, mac, address)
-                        if not vpc or vpc in endpoint.vpc.split(","):
-                            found.append(endpoint)
+            for address in dict.fromkeys((*own_addresses(row), *secured_addresses(row))):
+                if ipaddress.ip_address(address) in network:
+                    endpoint = await self._named(row, address, (address,))
+                    if not vpc or vpc == endpoint.vpc:
+                        found.append(endpoint)
         return found
 
     async def _endpoint(self, row: Row, ip_version: int) -> Endpoint:
-        for mac, addresses in addresses_of(row):
-            for address in addresses:
-                if ipaddress.ip_address(address).version == ip_version:
-                    return await self._named(row, mac, address)
+        of_version = [a for a in own_addresses(row) if ipaddress.ip_address(a).version == ip_version]
+        secured = [a for a in secured_addresses(row) if ipaddress.ip_address(a).version == ip_version]
+        addresses = tuple(dict.fromkeys((*of_version, *secured)))
+        if addresses:
+            return await self._named(row, addresses[0], addresses, by_port=True)
         raise UsageError(
             f"The port {row['name']!r} has no IPv{ip_version} address",
             "endpoint",
@@ -141,14 +151,16 @@ class EndpointResolver:
             "Give --ip 4 or --ip 6, or another port",
         )
 
-    async def _named(self, row: Row, mac: str, address: str) -> Endpoint:
+    async def _named(self, row: Row, address: str, addresses: tuple[str, ...], *, by_port: bool = False) -> Endpoint:
         switches = await self._nb.select(
             "Logical_Switch", [("ports", "includes", uuid_ref(row["_uuid"]))], ("name", "external_ids")
         )
         if not switches:
             raise CannotWorkError(f"The port {row['name']!r} is in no logical switch", self._nb.remote)
         vpc = vpc_name(switches[0])
-        return Endpoint(name=row["name"], port=row["name"], address=address, mac=mac, vpc=vpc)
+        return Endpoint(
+            name=row["name"], port=row["name"], address=address, addresses=addresses, by_port=by_port, vpc=vpc
+        )
 
 
 def _network(text: str) -> Any:
@@ -178,11 +190,10 @@ class InventoryReader:
         """The inventory of all datapaths on a shortest path between the two ends of any pair."""
         wanted: set[str] = set()
         for source, destination in endpoints:
-            start = await self._switch_of(source.port)
-            goal = await self._switch_of(destination.port)
-            wanted |= await self._between(start, goal)
+            ends = [await self._switch_of(end.port) for end in (source, destination) if end.port]
+            wanted |= await self._between(ends[0], ends[1]) if len(ends) == 2 else await self._around(ends[0])
         datapaths = [await self._datapath(uuid) for uuid in sorted(wanted)]
-        names = {e.port for pair in endpoints for e in pair}
+        names = {e.port for pair in endpoints for e in pair if e.port}
         ports = [p for d in datapaths for p in await self._ports(d, names)]
         ports = await self._with_peers(ports)
         chassis = await self._chassis(sorted({p.chassis for p in ports if p.chassis}))
@@ -196,6 +207,10 @@ class InventoryReader:
         switches = await self._nb.select("Logical_Switch", [("ports", "includes", uuid_ref(rows[0]["_uuid"]))])
         self._switches[switches[0]["_uuid"]] = switches[0]
         return str(switches[0]["_uuid"])
+
+    async def _around(self, node: str) -> set[str]:
+        """A datapath and its neighbors."""
+        return {node} | await self._neighbors(node)
 
     async def _between(self, start: str, goal: str) -> set[str]:
         """All datapaths on the shortest paths from one switch to another (breadth first, both ends included)."""
@@ -216,7 +231,7 @@ class InventoryReader:
             if len(distance) > _MAX_DATAPATHS:
                 raise CannotWorkError("The logical topology between the endpoints is too large", "", f"{len(distance)}")
         if goal not in distance:
-            return {start, goal} | await self._neighbors(start)
+            return {goal} | await self._around(start)
         found: set[str] = set()
         stack = [goal]
         while stack:

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 import anyio
 
 from vtrace.collect.link import SiteQuestion
-from vtrace.errors import VTraceError
+from vtrace.errors import CannotWorkError, VTraceError
 from vtrace.model.inspection import MeterReading, PortReading, SiteReport
 from vtrace.model.openflow import BridgeLayout, BridgePort, DatapathFlow, Trace
 from vtrace.ovs import bridge as ovs_bridge
@@ -24,6 +24,8 @@ from vtrace.ovs.ofctl import OfCtl
 
 MIN_INTERVAL_S = 0.02
 _MAX_PASSES = 16
+# The userspace datapath's name is always this (ovs-vswitchd(8)).
+DATAPATH = "netdev@ovs-netdev"
 
 
 class Inspector:
@@ -64,8 +66,13 @@ class Inspector:
             path = unixctl.ctl_path(self._rundir, "ovs-vswitchd")
             flows = await self._chain(path, question)
             states = [state for flow in flows if (state := _ct_next(flow))]
-            flow = f"{question.entry},{question.headers}"
-            found = await ovs_trace.trace(path, self._bridge, flow, states)
+            if question.headers:
+                # With the guard bits at their last stage none of our entries of table 0 takes the packet.
+                flow = f"{question.entry},{question.headers}"
+                guard = 3 << self._layout.guard_lsb if self._layout else 0
+                found = await ovs_trace.trace(path, self._bridge, f"{flow},reg10=0x{guard:x}", states)
+            else:
+                flow, found = await self._trace_cached(path, question)
             outcome, outputs = self._outcome(found)
             report = SiteReport(
                 chassis=self._facts.system_id if self._facts else "",
@@ -84,6 +91,23 @@ class Inspector:
             )
             await anyio.sleep(MIN_INTERVAL_S)
         return report
+
+    async def _trace_cached(self, path: str, question: SiteQuestion) -> tuple[str, Trace]:
+        """Traces the busiest cached flow of what comes in by a port for the question's addresses.
+
+        Raises:
+            CannotWorkError: the datapath caches none.
+        """
+        names = [p.name for p in self._facts.ports if p.ofport == question.in_ofport] if self._facts else []
+        flows = [
+            flow
+            for flow in await datapath.dump_flows(path, tos=None)
+            if flow.recirc_id == 0 and flow.in_port in names and _covers(flow, question.src, question.dst)
+        ]
+        if not flows:
+            raise CannotWorkError("The datapath caches no flow of this traffic", path)
+        busiest = max(flows, key=lambda f: f.packets)
+        return busiest.key, await ovs_trace.trace_datapath(path, DATAPATH, busiest.key)
 
     async def _chain(self, path: str, question: SiteQuestion) -> list[DatapathFlow]:
         """The datapath flows that colored packets of the question hit, pass by pass.
@@ -202,6 +226,8 @@ def _covers(flow: DatapathFlow, src: str, dst: str) -> bool:
 
 def _within(address: str, matched: str) -> bool:
     try:
-        return not matched or ipaddress.ip_address(address) in ipaddress.ip_network(matched, strict=False)
+        return (
+            not matched or not address or ipaddress.ip_address(address) in ipaddress.ip_network(matched, strict=False)
+        )
     except ValueError:
         return True

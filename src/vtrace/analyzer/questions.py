@@ -99,6 +99,19 @@ def _question(record: LogRecord, entry: str, pair: Pair) -> SiteQuestion:
     )
 
 
+def about_unseen(pair: Pair, vif: LocalVif) -> SiteQuestion:
+    """The question about a pair of which nothing could be colored: what the datapath does with what comes in."""
+    return SiteQuestion(
+        pair=pair.index,
+        direction=pair.direction,
+        entry=f"in_port={vif.ofport}",
+        headers="",
+        in_ofport=vif.ofport,
+        src="" if pair.source.by_port else pair.source.address,
+        dst=pair.destination.address,
+    )
+
+
 def about_request(seen: NeighborSeen, pair: Pair, vif: LocalVif) -> SiteQuestion:
     """The question about an ARP or ND request of the pair's source; its pair number is -1 - index."""
     if ":" in seen.target_ip:

@@ -10,7 +10,7 @@ import anyio
 
 from vtrace.analyzer.arming import Arming
 from vtrace.analyzer.follow import LOST_AFTER_S, Followed, Follower
-from vtrace.analyzer.questions import about_arrival, about_packet, about_request
+from vtrace.analyzer.questions import about_arrival, about_packet, about_request, about_unseen
 from vtrace.analyzer.tunnels import check_tunnels
 from vtrace.attribute.case import Case, NeighborWatch, ReplyCount
 from vtrace.attribute.causes import find_cause
@@ -308,6 +308,20 @@ class TaskRunner:
                 self._asked[key] = time.monotonic()
                 group.start_soon(self._ask, requests[-1].chassis, about_request(requests[-1], pair, vif))
 
+    async def _ask_unseen(self) -> None:
+        """Where others have entries at our own priority, they may have kept packets from being colored."""
+        for pair in self._pairs.values():
+            port = self._inventory.port(pair.source.port)
+            if (
+                port is None
+                or self._follow.of_pair(pair.index)
+                or not self._arming.surveys[port.chassis].entries_at_top
+            ):
+                continue
+            vif = self._arming.scope(port.chassis).vif(port)
+            if vif is not None:
+                await self._ask(port.chassis, about_unseen(pair, vif))
+
     async def _ask(self, chassis: str, question: SiteQuestion) -> None:
         if (question.pair, chassis) in self._asking or chassis in self._lost_agents:
             return
@@ -325,12 +339,14 @@ class TaskRunner:
     async def _finish(self, *, expired: bool) -> None:
         await self._arming.stop_coloring()
         self.outcome.state = TaskState.COLLECTING
+        self.outcome.notes += self._top_notes()
         self._progress("collecting: waiting for the last packets")
         deadline = time.monotonic() + DRAIN_S
         # Settling is a matter of time: no event tells it.
         while not self._follow.all_settled(time.monotonic()) and time.monotonic() < deadline:  # noqa: ASYNC110
             await anyio.sleep(TICK_S)
         await self._ask_again()
+        await self._ask_unseen()
         for agent in self._agents.values():
             for index, packets in (await agent.counts(Role.COUNT)).items():
                 self._counts[index] = packets
@@ -338,6 +354,13 @@ class TaskRunner:
         self.outcome.state = TaskState.EXPIRED if expired and not enough else TaskState.DONE
         for index in self._pairs:
             self.outcome.beyond_n += max(0, self._follow.colored[index] - self._spec.packets)
+
+    def _top_notes(self) -> list[str]:
+        return [
+            f"{self._inventory.server(name)} has an entry of somebody else at our own priority: {text}"
+            for name, survey in self._arming.surveys.items()
+            for text in survey.entries_at_top
+        ]
 
     async def _ask_again(self) -> None:
         """Asks once more at every place where packets ended, so that the answer knows which causes still stand."""

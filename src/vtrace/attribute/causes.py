@@ -396,17 +396,18 @@ def _metered(inspection: Inspection, inventory: Inventory) -> Cause | None:
         for action in step.actions:
             word, _, number = action.partition(":")
             if word == "meter" and number.isdecimal() and int(number) in cut:
-                return _rate_limit(step, cut[int(number)].cut_packets, cut[int(number)].rate, inventory)
+                return _rate_limit(step, cut[int(number)].cut_packets, inventory)
     return None
 
 
-def _rate_limit(step: ResolvedStep, packets: int, rate: int, inventory: Inventory) -> Cause:
+def _rate_limit(step: ResolvedStep, packets: int, inventory: Inventory) -> Cause:
     row = step.object
+    limit = row.row.get("bandwidth", "")
     what = f"the QoS row {row.row.get('match', '')!r}" if row.row_table == "QoS" else "a meter"
     return Cause(
         code="qos_rate_limit",
         actor="tenant",
-        summary=f"{what} of {row.row.get('owner') or _name(inventory, step)} limits it to {rate} kbit/s and cut "
+        summary=f"{what} of {row.row.get('owner') or _name(inventory, step)} limits it ({limit or 'rate not known'}, in kbit/s and kbit) and cut "
         f"{packets} packets while the task ran",
         object=ObjectRef(type=row.row_table or "QoS", uuid=row.row_uuid, name=row.row.get("match", "")),
         fix=fixes.qos(row),

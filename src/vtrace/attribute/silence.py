@@ -15,7 +15,7 @@ from vtrace.model.task import Direction, Pair
 def verdicts(case: Case, pair: Pair, found: Sequence[Ending]) -> list[Verdict]:
     """The no_traffic verdicts of a pair."""
     if not found:
-        return [_no_traffic(case, pair)]
+        return [_kept_from_color(case, pair) or _no_traffic(case, pair)]
     delivered = sum(1 for e in found if e.kind == "delivered")
     if pair.direction is Direction.FORWARD and delivered and not case.reply_asked:
         reply = next((r for r in case.replies if r.pair == pair.index), None)
@@ -50,6 +50,34 @@ def _no_traffic(case: Case, pair: Pair) -> Verdict:
         where=_vif(case.inventory, pair.source.port),
         why=why,
     )
+
+
+def _kept_from_color(case: Case, pair: Pair) -> Verdict | None:
+    """An entry of somebody else ended the packets before ours could color them, as the datapath's cache shows."""
+    start, end = _names(pair)
+    for inspection in reversed([i for i in case.inspections if i.pair == pair.index]):
+        cause = find_cause(inspection, case.inventory)
+        if cause is not None and cause.code == "foreign_flow_entry":
+            where = _vif(case.inventory, pair.source.port)
+            return Verdict(
+                kind="dropped",
+                pattern="persistent",
+                direction=pair.direction.word,
+                from_=start,
+                to=end,
+                packets=0,
+                confidence=CONCLUDED,
+                where=where,
+                why=Why(
+                    code=cause.code,
+                    actor=cause.actor,
+                    summary=f"{cause.summary}; it has the highest priority, so no packet could be colored",
+                    object=cause.object,
+                    evidence=cause.evidence,
+                    fix=cause.fix,
+                ),
+            )
+    return None
 
 
 def _silent(case: Case, pair: Pair) -> Why:

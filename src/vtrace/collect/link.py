@@ -82,8 +82,11 @@ class Survey(msgspec.Struct, frozen=True, kw_only=True):
 class SiteQuestion(msgspec.Struct, frozen=True, kw_only=True):
     """Which flow to inspect: how its packets come in on this chassis, uncolored.
 
-    `entry` is the first part of the flow ("in_port=5" and tunnel fields), `headers` the rest; `tos` is the TOS
-    byte colored packets of it carry (None: don't look for their datapath flows).
+    Attributes:
+        entry: the first part of the flow ("in_port=5" and tunnel fields); `headers` the rest. Without headers the
+            question is about packets that were never colored: what the datapath caches for `in_ofport` is traced.
+        color: what colored packets of it carry (None: don't look for their datapath flows).
+        src, dst: addresses that cached flows have to cover; empty for any.
     """
 
     pair: int

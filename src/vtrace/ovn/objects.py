@@ -57,8 +57,10 @@ class ObjectResolver:
     async def inspection(self, report: SiteReport, layout: BridgeLayout) -> Inspection:
         """The report with the objects behind its steps; our own entries are left out."""
         steps = []
+        bridge = report.trace.steps[0].bridge if report.trace.steps else ""
         for step in report.trace.steps:
-            if step.table >= 0 and not is_ours(step.cookie):
+            # What the underlay's bridge does with the tunnel packet is no business of OVN's.
+            if step.table >= 0 and step.bridge == bridge and not is_ours(step.cookie):
                 steps.append(await self._resolved(step, layout))
         return Inspection(
             chassis=report.chassis,
@@ -204,7 +206,7 @@ def _text(value: Any) -> str:
     if isinstance(value, tuple):
         return ", ".join(str(item) for item in value)
     if isinstance(value, dict):
-        return ", ".join(f"{k}={v}" for k, v in value.items())
+        return ", ".join(f"{k}={v}" for k, v in sorted(value.items(), reverse=True))
     return str(value)
 
 

@@ -50,11 +50,14 @@ class Inspector:
         self._layout = layout
 
     async def is_metered(self, flow: str) -> bool:
-        """Whether the copies that a flow makes go through a meter."""
+        """Whether all copies that a flow makes go through a meter.
+
+        There may be none: an entry of somebody else at our own priority can keep packets from ours.
+        """
         path = unixctl.ctl_path(self._rundir, "ovs-vswitchd")
         found = await ovs_trace.trace(path, self._bridge, flow)
         copies = [text for text in found.datapath_actions if "userspace(" in text]
-        return bool(copies) and all("meter(" in text for text in copies)
+        return all("meter(" in text for text in copies)
 
     async def inspect(self, question: SiteQuestion) -> SiteReport:
         """Traces the flow as the tenant sends it, with the conntrack states that colored packets of it had.

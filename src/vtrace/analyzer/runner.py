@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 
 import anyio
+import anyio.to_thread
 
 from vtrace.analyzer.arming import Arming
 from vtrace.analyzer.follow import LOST_AFTER_S, Followed, Follower
@@ -30,10 +32,9 @@ from vtrace.errors import VTraceError
 from vtrace.model.inspection import Inspection
 from vtrace.model.inventory import Inventory
 from vtrace.model.plan import ColorUse, LocalVif
-from vtrace.model.record import LogRecord, Point, from_table, to_table
+from vtrace.model.record import LogRecord, Point
 from vtrace.model.task import Direction, Pair, TaskSpec, TaskState
 from vtrace.ovn.objects import ObjectResolver
-from vtrace.reconstruct.plain import reconstruct
 
 TICK_S = 0.02
 # How often the slow path is asked about one pair on one chassis, at most.
@@ -106,6 +107,7 @@ class TaskRunner:
         self._progress(f"task ready: color {use.color:#04x} on {', '.join(sorted(self._agents))}")
         self.outcome.state = TaskState.READY
         async with anyio.create_task_group() as group:
+            group.start_soon(_import_meanwhile)
             for agent in self._agents.values():
                 group.start_soon(self._collect, agent, group)
             await self._arming.watch(use)
@@ -378,6 +380,9 @@ class TaskRunner:
     async def _case(self) -> Case:
         for name, agent in self._agents.items():
             self.outcome.costs[name] = await agent.cost()
+        from vtrace.model.record_schema import from_table, to_table
+        from vtrace.reconstruct.plain import reconstruct
+
         found = reconstruct(to_table(self._follow.records))
         return Case(
             pairs=tuple(self._pairs.values()),
@@ -410,3 +415,8 @@ class TaskRunner:
                 counts = [self._counts.get(index << 2 | number, 0) for number in range(3)]
                 found.append(ReplyCount(pair=index, packets=counts[0], errors=counts[1], resets=counts[2]))
         return found
+
+
+async def _import_meanwhile() -> None:
+    """Loads what reconstruction needs while packets are being colored."""
+    await anyio.to_thread.run_sync(importlib.import_module, "vtrace.reconstruct.plain")

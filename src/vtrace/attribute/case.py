@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -10,7 +11,9 @@ from vtrace.model.inspection import Inspection
 from vtrace.model.inventory import Inventory
 from vtrace.model.record import LogRecord
 from vtrace.model.task import Pair
-from vtrace.reconstruct.schema import Reconstruction
+
+if TYPE_CHECKING:
+    from vtrace.reconstruct.schema import Reconstruction
 
 
 class NeighborWatch(msgspec.Struct, frozen=True, kw_only=True):

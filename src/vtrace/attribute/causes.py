@@ -402,13 +402,13 @@ def _metered(inspection: Inspection, inventory: Inventory) -> Cause | None:
 
 def _rate_limit(step: ResolvedStep, packets: int, inventory: Inventory) -> Cause:
     row = step.object
-    limit = row.row.get("bandwidth", "")
+    limit = row.row.get("bandwidth") or "rate not known"
     what = f"the QoS row {row.row.get('match', '')!r}" if row.row_table == "QoS" else "a meter"
     return Cause(
         code="qos_rate_limit",
         actor="tenant",
-        summary=f"{what} of {row.row.get('owner') or _name(inventory, step)} limits it ({limit or 'rate not known'}, in kbit/s and kbit) and cut "
-        f"{packets} packets while the task ran",
+        summary=f"{what} of {row.row.get('owner') or _name(inventory, step)} limits it ({limit}, in kbit/s and "
+        f"kbit) and cut {packets} packets while the task ran",
         object=ObjectRef(type=row.row_table or "QoS", uuid=row.row_uuid, name=row.row.get("match", "")),
         fix=fixes.qos(row),
         place=_here(step),

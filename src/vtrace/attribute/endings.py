@@ -13,8 +13,7 @@ from vtrace.attribute.causes import CANDIDATE, CONCLUDED, Cause, Place, find_cau
 from vtrace.model.answer import Evidence, ObjectRef, Where
 from vtrace.model.inspection import Inspection
 from vtrace.model.inventory import Inventory, LogicalPort
-from vtrace.model.record import LogRecord, Point
-from vtrace.reconstruct.schema import Disposition
+from vtrace.model.record import Disposition, LogRecord, Point
 
 
 class Ending(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,16 +1,13 @@
 """The log record: what one observation point saw of one colored packet.
 
-`RECORD_SCHEMA` is the one place where the columns of a record stand. `LogRecord` is the same as a struct, for
-code that handles single records.
+`LogRecord` is the one place where the columns of a record stand; `record_schema` makes the Arrow schema of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from enum import IntEnum
+from enum import IntEnum, StrEnum
 
 import msgspec
-import pyarrow as pa
 
 
 class Point(IntEnum):
@@ -91,36 +88,14 @@ class LogRecord(msgspec.Struct, frozen=True, kw_only=True):
     mono_ns: int = 0
 
 
-_SMALL = {
-    "color",
-    "point",
-    "fragment",
-    "ecn",
-    "dscp",
-    "ttl",
-    "proto",
-}
-_TEXT = {"region", "chassis", "task", "peer", "tunnel_src", "tunnel_dst", "src", "dst"}
+class Disposition(StrEnum):
+    """How a packet's records end. What it means (delivered, dropped, …) is for `attribute` to say."""
 
-
-def _type_of(name: str) -> pa.DataType:
-    if name in _TEXT:
-        return pa.string()
-    return pa.int16() if name in _SMALL else pa.int64()
-
-
-SCHEMA_VERSION = 1
-RECORD_SCHEMA: pa.Schema = pa.schema(
-    [pa.field(name, _type_of(name), nullable=False) for name in LogRecord.__struct_fields__],
-    metadata={"vtrace_record_version": str(SCHEMA_VERSION)},
-)
-
-
-def to_table(records: Iterable[LogRecord]) -> pa.Table:
-    """The records as an Arrow table of `RECORD_SCHEMA`."""
-    return pa.Table.from_pylist([msgspec.to_builtins(r) for r in records], schema=RECORD_SCHEMA)
-
-
-def from_table(table: pa.Table) -> list[LogRecord]:
-    """The rows of an Arrow table of `RECORD_SCHEMA`."""
-    return [msgspec.convert(row, LogRecord) for row in table.to_pylist()]
+    EGRESS = "egress"
+    """handed to a port's entry, color taken off"""
+    SENT = "sent"
+    """sent to another chassis, and no record from there"""
+    STOPPED = "stopped"
+    """no record after one that should have been followed by another on the same chassis"""
+    UNPLANNED = "unplanned"
+    """left by a port that leads to no armed place; the color was taken off"""

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from vtrace.model.record import RECORD_SCHEMA, LogRecord, Point, from_table
-from vtrace.reconstruct.schema import PACKET_SCHEMA, PATH_SCHEMA, Disposition, Reconstruction
+from vtrace.model.record import Disposition, LogRecord, Point
+from vtrace.model.record_schema import RECORD_SCHEMA, from_table
+from vtrace.reconstruct.schema import PACKET_SCHEMA, PATH_SCHEMA, Reconstruction
 
 Row = tuple[int, LogRecord]
 Segment = list[Row]

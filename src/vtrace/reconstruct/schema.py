@@ -2,24 +2,8 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
-
 import msgspec
 import pyarrow as pa
-
-
-class Disposition(StrEnum):
-    """How a packet's records end. What it means (delivered, dropped, …) is for `attribute` to say."""
-
-    EGRESS = "egress"
-    """handed to a port's entry, color taken off"""
-    SENT = "sent"
-    """sent to another chassis, and no record from there"""
-    STOPPED = "stopped"
-    """no record after one that should have been followed by another on the same chassis"""
-    UNPLANNED = "unplanned"
-    """left by a port that leads to no armed place; the color was taken off"""
-
 
 PACKET_SCHEMA: pa.Schema = pa.schema(
     [

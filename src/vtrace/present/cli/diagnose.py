@@ -5,15 +5,16 @@ from __future__ import annotations
 import argparse
 import sys
 from functools import partial
+from typing import TYPE_CHECKING
 
-import anyio
 import msgspec
 
-from vtrace.embedded import Cloud, diagnose, find_cloud
 from vtrace.errors import UsageError
 from vtrace.model.answer import Answer
 from vtrace.model.task import Direction, TaskSpec, TrafficFilter
-from vtrace.present.cli.render import render
+
+if TYPE_CHECKING:
+    from vtrace.embedded import Cloud
 
 EXIT_NO_LOSS, EXIT_LOSS, EXIT_NO_VERDICT = 0, 1, 3
 _DIRECTIONS = {
@@ -57,6 +58,11 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(arguments: argparse.Namespace) -> int:
     """Runs the command; returns its exit code."""
+    # Imported here, so that other commands don't wait for Arrow and the databases' protocol.
+    import anyio
+
+    from vtrace.embedded import find_cloud
+
     spec = _spec(arguments)
     cloud = find_cloud(
         lab=arguments.lab,
@@ -73,6 +79,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 async def _diagnose(spec: TaskSpec, cloud: Cloud) -> Answer:
+    from vtrace.embedded import diagnose
+
     return await diagnose(spec, cloud, lambda text: print(f"vtrace: {text}", file=sys.stderr, flush=True))
 
 
@@ -80,6 +88,8 @@ def _print(answer: Answer, *, as_json: bool) -> None:
     if as_json:
         print(msgspec.json.format(msgspec.json.encode(answer)).decode(), flush=True)
     else:
+        from vtrace.present.cli.render import render
+
         render(answer)
 
 

@@ -44,12 +44,38 @@ def main(argv: Sequence[str] | None = None) -> int:
     except VTraceError as error:
         report(error, as_json=wants_json(words))
         return error.exit_code
+    except BaseExceptionGroup as group:
+        leaf = first_leaf(group)
+        if isinstance(leaf, VTraceError):
+            report(leaf, as_json=wants_json(words))
+            return leaf.exit_code
+        if isinstance(leaf, KeyboardInterrupt):
+            return interrupted()
+        raise
     except KeyboardInterrupt:
-        print("vtrace: interrupted; everything of ours was removed", file=sys.stderr)
-        return EXIT_INTERRUPTED
+        return interrupted()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_INTERRUPTED
+
+
+def interrupted() -> int:
+    """Says that the user broke it off."""
+    print("vtrace: interrupted; everything of ours was removed", file=sys.stderr)
+    return EXIT_INTERRUPTED
+
+
+def first_leaf(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The error that made a group of concurrent tasks end: one of ours before any other."""
+    leaves: list[BaseException] = []
+    pending: list[BaseException] = [group]
+    while pending:
+        error = pending.pop(0)
+        if isinstance(error, BaseExceptionGroup):
+            pending.extend(error.exceptions)
+        else:
+            leaves.append(error)
+    return next((leaf for leaf in leaves if isinstance(leaf, VTraceError)), leaves[0])
 
 
 def wants_json(words: Sequence[str]) -> bool:

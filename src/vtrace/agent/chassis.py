@@ -63,7 +63,6 @@ class ChassisAgent:
         self._send, self._receive = anyio.create_memory_object_stream[AgentEvent](EVENT_BUFFER)
         self._lock = AsyncExitStack()
         self._channel: OpenFlowChannel | None = None
-        self._ours: tuple[object, ...] = ()
         self._installed = 0
         self._cut_before_loss = (0, 0)
         self._closing = False
@@ -87,26 +86,24 @@ class ChassisAgent:
                     await agent.close()
                 group.cancel_scope.cancel()
 
-    async def begin_claim(self) -> Survey:
-        """Locks the bridge against other runs' claims and looks at it.
+    async def lock(self) -> None:
+        """Locks the bridge against other runs' claims. Always in the order of chassis names."""
+        await self._lock.enter_async_context(bridge_lock(self._rundir, self._bridge))
+
+    async def survey(self) -> Survey:
+        """Looks at the bridge.
 
         Raises:
             BridgeNotUnderstoodError: its layout is not one we are sure of.
         """
-        await self._lock.enter_async_context(bridge_lock(self._rundir, self._bridge))
-        try:
-            facts = await ovs_bridge.read_bridge(self._rundir, self._bridge)
-            table_0 = await self._ofctl.dump_entries(table=0)
-            layout = await ovs_layout.discover_on(self._ofctl, facts)
-            ours = await self._ofctl.dump_entries(cookie=(registry.COOKIE_MAGIC << 48, registry.COOKIE_MAGIC_MASK))
-            self._ours = ours
-            hooked = [table_0]
-            for table in (layout.remote_output, layout.log_to_physical):
-                hooked.append(await self._ofctl.dump_entries(table=table))
-            await self._inspector.begin(facts, layout)
-        except BaseException:
-            await self._lock.aclose()
-            raise
+        facts = await ovs_bridge.read_bridge(self._rundir, self._bridge)
+        table_0 = await self._ofctl.dump_entries(table=0)
+        layout = await ovs_layout.discover_on(self._ofctl, facts)
+        ours = await self._ofctl.dump_entries(cookie=(registry.COOKIE_MAGIC << 48, registry.COOKIE_MAGIC_MASK))
+        hooked = [table_0]
+        for table in (layout.remote_output, layout.log_to_physical):
+            hooked.append(await self._ofctl.dump_entries(table=table))
+        await self._inspector.begin(facts, layout)
         return Survey(
             chassis=facts.system_id,
             layout=layout,

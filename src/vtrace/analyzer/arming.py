@@ -60,8 +60,11 @@ class Arming:
         """
         async with AsyncExitStack() as undo:
             for name in sorted(self._agents):
-                self.surveys[name] = await self._agents[name].begin_claim()
+                await self._agents[name].lock()
                 undo.push_async_callback(self._agents[name].abandon_claim)
+            async with anyio.create_task_group() as group:
+                for name in self._agents:
+                    group.start_soon(self._survey, name)
             used = {color for s in self.surveys.values() for color in s.colors_used} | self.withdrawn
             free = [color for color in POOL_2 if color not in used and color != original_dscp]
             if not free:
@@ -71,12 +74,19 @@ class Arming:
                     f"{len(POOL_2)} tasks at once are the limit where they share a server",
                     "Wait until another task has ended",
                 )
-            for name in sorted(self._agents):
-                self.claims[name] = await self._agents[name].claim(free[0])
+            async with anyio.create_task_group() as group:
+                for name in self._agents:
+                    group.start_soon(self._claim, name, free[0])
         self._epoch += 1
         use = ColorUse(color=free[0], epoch=self._epoch, original_dscp=original_dscp)
         self.uses[original_dscp] = use
         return use
+
+    async def _survey(self, name: str) -> None:
+        self.surveys[name] = await self._agents[name].survey()
+
+    async def _claim(self, name: str, color: int) -> None:
+        self.claims[name] = await self._agents[name].claim(color)
 
     def scope(self, chassis: str) -> Scope:
         """Where the task's entries go on a chassis."""

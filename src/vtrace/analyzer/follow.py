@@ -35,9 +35,26 @@ class Followed:
     def settled(self, now_s: float) -> bool:
         return self.first > 0 and (self.complete or now_s - self.last_s >= LOST_AFTER_S)
 
+    @property
+    def last(self) -> LogRecord:
+        """The furthest record on its way. Not the one that came in last: each chassis reports on its own."""
+        by_chassis: dict[str, list[LogRecord]] = {}
+        for record in self.records:
+            by_chassis.setdefault(record.chassis, []).append(record)
+        start = next((r for r in self.records if r.point == Point.FIRST_HOP), self.records[0])
+        seen: set[str] = set()
+        furthest = start
+        chassis = start.chassis
+        while chassis in by_chassis and chassis not in seen:
+            seen.add(chassis)
+            furthest = max(by_chassis[chassis], key=lambda r: r.seq)
+            sent = [r for r in by_chassis[chassis] if r.point == Point.REMOTE_OUTPUT and r.peer]
+            chassis = sent[-1].peer if sent else ""
+        return furthest
+
     def ending(self) -> tuple[object, ...]:
         """Where it is now: what has to be the same for two packets to have ended at the same place."""
-        last = self.records[-1]
+        last = self.last
         return (last.chassis, last.point, last.datapath, last.out_key, last.peer, self.complete)
 
 

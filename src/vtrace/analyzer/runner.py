@@ -249,7 +249,7 @@ class TaskRunner:
 
     def _cause_shown(self, pair: int, packet: Followed) -> bool:
         """Whether the last inspection where the packet ended shows a cause."""
-        chassis = packet.records[-1].chassis
+        chassis = packet.last.chassis
         found = [i for i in self._inspections if i.pair == pair and i.chassis == chassis]
         return bool(found) and find_cause(found[-1], self._inventory) is not None
 
@@ -271,7 +271,7 @@ class TaskRunner:
         pair = self._pairs.get(packet.pair)
         if pair is None:
             return
-        last = packet.records[-1]
+        last = packet.last
         chassis = [last.chassis]
         if last.point == Point.REMOTE_OUTPUT and last.peer in self._agents:
             chassis.append(last.peer)
@@ -291,7 +291,7 @@ class TaskRunner:
         """Once for each pair and chassis: what the entry that a delivered packet was handed to made of it."""
         for pair in self._pairs.values():
             for packet in self._follow.of_pair(pair.index)[:1]:
-                last = packet.records[-1]
+                last = packet.last
                 if packet.complete and (pair.index, last.chassis) not in self._asked:
                     question = about_packet(packet.records, last.chassis, pair, self._arming.surveys)
                     if question is not None:
@@ -370,7 +370,7 @@ class TaskRunner:
             asked: set[tuple[int, str]] = set()
             for packet in reversed(list(self._follow.packets.values())):
                 pair = self._pairs.get(packet.pair)
-                last = packet.records[-1]
+                last = packet.last
                 if pair is None or packet.complete or (packet.pair, last.chassis) in asked:
                     continue
                 asked.add((packet.pair, last.chassis))

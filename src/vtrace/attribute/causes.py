@@ -314,6 +314,9 @@ def _neighbor(inspection: Inspection, step: ResolvedStep, inventory: Inventory) 
 
 
 def _unknown_mac(inspection: Inspection, step: ResolvedStep, inventory: Inventory) -> Cause | None:
+    for port in inventory.ports:
+        if port.datapath == step.datapath and not port.enabled and _goes_to(inspection, port):
+            return _disabled(step, port)
     switch = inventory.datapath(step.datapath)
     return Cause(
         code="unknown_destination_mac",
@@ -324,6 +327,13 @@ def _unknown_mac(inspection: Inspection, step: ResolvedStep, inventory: Inventor
         ),
         place=_here(step),
     )
+
+
+def _goes_to(inspection: Inspection, port: LogicalPort) -> bool:
+    """Whether the inspected flow's destination address is one of the port's."""
+    fields = dict(word.partition("=")[::2] for word in inspection.flow.split(","))
+    wanted = fields.get("nw_dst") or fields.get("ipv6_dst") or fields.get("arp_tpa") or fields.get("nd_target")
+    return bool(wanted) and any(wanted in text.split() for text in port.addresses)
 
 
 def _load_balancer(inspection: Inspection, step: ResolvedStep, inventory: Inventory) -> Cause | None:

@@ -118,8 +118,11 @@ class AgentLink(Protocol):
         """The chassis name."""
         ...
 
-    async def begin_claim(self) -> Survey:
-        """Locks the bridge against other runs' claims and looks at it."""
+    async def lock(self) -> None:
+        """Locks the bridge against other runs' claims. Always in the order of chassis names."""
+
+    async def survey(self) -> Survey:
+        """Looks at the bridge."""
 
     async def claim(self, color: int) -> Claim:
         """Claims a color, and with the first one generation, controller id and meters; unlocks the bridge."""

@@ -15,6 +15,9 @@ PROTO_ICMP = 1
 PROTO_TCP = 6
 PROTO_UDP = 17
 PROTO_ICMP6 = 58
+PROTO_SCTP = 132
+_ICMP_ERRORS = (3, 4, 5, 11, 12)
+_ICMP6_ERRORS = (1, 2, 3, 4)
 _ETH_VLAN = (0x8100, 0x88A8)
 _ETH_IPV4 = 0x0800
 _ETH_IPV6 = 0x86DD
@@ -130,6 +133,8 @@ def _ipv4(frame: bytes, offset: int) -> Headers | None:
     version_ihl, tos, total, ip_id, frag, ttl, proto = struct.unpack_from("!BBHHHBB", frame, offset)
     if version_ihl >> 4 != 4 or version_ihl & 0xF < 5 or len(frame) < offset + 20:
         return None
+    # Short frames are padded (RFC 894): what stands behind the packet is no part of it.
+    frame = frame[: offset + total] if total >= 20 else frame
     later = frag & 0x1FFF
     upper = b"" if later else frame[offset + (version_ihl & 0xF) * 4 :]
     sport, dport, flags, rest = _upper(proto, upper)
@@ -161,6 +166,7 @@ def _ipv6(frame: bytes, offset: int) -> Headers | None:
     word, payload_length, next_header, ttl = struct.unpack_from("!IHBB", frame, offset)
     if word >> 28 != 6 or len(frame) < offset + 40:
         return None
+    frame = frame[: offset + 40 + payload_length] if payload_length else frame
     at = offset + 40
     proto = next_header
     fragment = 0
@@ -209,10 +215,23 @@ def _upper(proto: int, upper: bytes) -> tuple[int, int, int, bytes]:
         sport, dport = struct.unpack_from("!HH", upper)
         return sport, dport, 0, upper[8 : 8 + KEY_PREFIX_BYTES]
     if proto in (PROTO_ICMP, PROTO_ICMP6) and len(upper) >= 8:
-        # Type and sequence number; the identifier is left out, since NAT rewrites it.
-        sequence = upper[6:8]
-        return upper[0], upper[1], 0, bytes([upper[0]]) + sequence + upper[8 : 8 + KEY_PREFIX_BYTES]
+        return upper[0], upper[1], 0, bytes([upper[0]]) + _icmp_body(proto, upper)
+    if proto == PROTO_SCTP and len(upper) >= 12:
+        # Ports and the checksum that covers them are left out: the verification tag and the first chunk stay.
+        return 0, 0, 0, upper[4:8] + upper[12 : 12 + KEY_PREFIX_BYTES]
     return 0, 0, 0, upper[:KEY_PREFIX_BYTES]
+
+
+def _icmp_body(proto: int, upper: bytes) -> bytes:
+    """What NAT leaves alone of an ICMP message: of an echo all but the identifier, of an error the quoted id."""
+    if upper[0] in (_ICMP_ERRORS if proto == PROTO_ICMP else _ICMP6_ERRORS):
+        quoted = upper[8:]
+        if quoted and quoted[0] >> 4 == 4:
+            # The quoted packet's id and the second four bytes of its transport header: not addresses, not ports.
+            transport = (quoted[0] & 0xF) * 4
+            return quoted[4:6] + quoted[transport + 4 : transport + 8]
+        return quoted[44:48]
+    return upper[6:8] + upper[8 : 8 + KEY_PREFIX_BYTES]
 
 
 def _ip4_text(raw: bytes) -> str:

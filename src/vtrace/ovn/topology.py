@@ -104,9 +104,21 @@ class EndpointResolver:
                 "`ovn-nbctl show` lists the ports",
             ) from None
         found = await self._in_network(ipaddress.ip_network(wanted), vpc)
-        if not found and outside and not vpc:
-            return [Endpoint(name=text, port="", address=wanted, addresses=(wanted,))]
+        if not found and outside and (not vpc or await self._is_vpc(vpc)):
+            return [Endpoint(name=text, port="", address=wanted, addresses=(wanted,), vpc=vpc)]
         return self._one_vpc(text, found)
+
+    async def _is_vpc(self, name: str) -> bool:
+        """Whether a switch or router is of this VPC, or called so."""
+        ids = map_of(**{"vtrace:vpc": name})
+        results = await self._nb.select_many(
+            [
+                (table, [condition], ("_uuid",))
+                for table in ("Logical_Switch", "Logical_Router")
+                for condition in (("external_ids", "includes", ids), ("name", "==", name))
+            ]
+        )
+        return any(results)
 
     def _one_vpc(self, text: str, found: list[Endpoint]) -> list[Endpoint]:
         if not found:

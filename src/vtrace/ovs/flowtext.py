@@ -75,6 +75,13 @@ def is_entry(line: str) -> bool:
     return " actions=" in line or line.startswith("actions=")
 
 
+def table_of(line: str) -> int:
+    """The table of an entry's line; 0 where it names none."""
+    head = line.partition("actions=")[0]
+    words = (word.strip() for word in head.split(","))
+    return next((int(word[6:]) for word in words if word.startswith("table=") and word[6:].isdecimal()), 0)
+
+
 def parse_entry(line: str) -> InstalledEntry:
     """One line of `ovs-ofctl --no-names dump-flows`.
 

@@ -25,12 +25,14 @@ from vtrace.color.registry import is_ours
 from vtrace.errors import BridgeNotUnderstoodError
 from vtrace.model.openflow import BridgeLayout, InstalledEntry, TableId
 from vtrace.ovs.bridge import BridgeFacts
-from vtrace.ovs.flowtext import is_entry, match_fields, number, parse_entry, split_top
+from vtrace.ovs.flowtext import is_entry, match_fields, number, parse_entry, split_top, table_of
 from vtrace.ovs.guard_bits import free_pair, mentions_reg10, used_bits
 from vtrace.ovs.ofctl import OfCtl
 
 _CATCH_ALL = "priority=0 actions="
 _PUSH_IN_PORT = "push:NXM_OF_IN_PORT[]"
+# Bridges of up to so many entries are read in one dump: each dump is a program to start.
+ONE_DUMP_ENTRIES = 5000
 _T = TypeVar("_T")
 
 
@@ -73,11 +75,21 @@ def discover(entries: Sequence[InstalledEntry], tunnel_ofports: Sequence[int]) -
 async def discover_on(ofctl: OfCtl, facts: BridgeFacts) -> BridgeLayout:
     """`discover` on a live bridge.
 
-    Tables are dumped one by one, so that vswitchd's main thread is never held for longer than one table takes;
-    of the logical tables only the lines that mention reg10 are read.
+    Of a large bridge the tables are dumped one by one, so that vswitchd's main thread is never held for longer
+    than one table takes. Of the logical tables only the lines that mention reg10 are read.
     """
     entries: list[InstalledEntry] = []
-    for table, count in (await ofctl.table_counts()).items():
+    counts = await ofctl.table_counts()
+    if sum(counts.values()) <= ONE_DUMP_ENTRIES:
+        by_table: dict[int, list[str]] = defaultdict(list)
+        for line in (await ofctl.dump_text()).splitlines():
+            if is_entry(line):
+                by_table[table_of(line)].append(line)
+        return discover(
+            [entry for lines in by_table.values() for entry in _needed("\n".join(lines))],
+            [tunnel.ofport for tunnel in facts.tunnels if tunnel.ofport > 0],
+        )
+    for table, count in counts.items():
         if not count:
             continue
         text = await ofctl.dump_text(table=table)

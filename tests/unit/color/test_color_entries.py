@@ -1,0 +1,250 @@
+"""Coloring entries and what watches beside them, as text; and what must hold for every entry of ours."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from builders import CLAIM, HV1, HV2, USE, endpoint, pair, scope
+from msgspec.structs import replace
+
+from vtrace.color import registry
+from vtrace.color.entries import (
+    coloring_entries,
+    doubt_entries,
+    neighbor_reply_entries,
+    pair_matches,
+    probe_entries,
+    reply_count_entries,
+)
+from vtrace.color.registry import Role
+from vtrace.model.plan import FirstHop, PlannedEntry
+from vtrace.model.record import Point
+from vtrace.model.task import Direction, Endpoint, Pair, TrafficFilter
+
+COPY_FIRST = "controller(max_len=192,id=23228,meter_id=500)"
+COPY = "controller(max_len=192,id=23228,meter_id=499)"
+
+
+def ends(source: Endpoint, destination: Endpoint, *, six: bool = False, **traffic: object) -> Pair:
+    ip_version = 6 if six else 4
+    return Pair(
+        index=0,
+        direction=Direction.FORWARD,
+        source=source,
+        destination=destination,
+        traffic=TrafficFilter(ip_version=ip_version, **traffic),
+    )
+
+
+def hop(found: Pair | None = None) -> FirstHop:
+    return FirstHop(pair=found or pair(index=9), vif=scope(HV1).vifs[0])
+
+
+def texts(entries: list[PlannedEntry] | tuple[PlannedEntry, ...]) -> list[str]:
+    return [planned.entry.text() for planned in entries]
+
+
+TCP = TrafficFilter(proto="tcp", sport=1000, dport=80, tcp_flags="+syn-ack")
+
+
+@pytest.mark.parametrize(
+    ("found", "text"),
+    [
+        (pair(), "ip,nw_src=10.0.1.1,nw_dst=10.0.1.2"),
+        (
+            pair(traffic=TCP),
+            "tcp,nw_src=10.0.1.1,nw_dst=10.0.1.2,tcp_src=1000,tcp_dst=80,tcp_flags=+syn-ack",
+        ),
+        (
+            pair("web2", "web1", direction=Direction.REPLY, traffic=TCP),
+            "tcp,nw_src=10.0.1.2,nw_dst=10.0.1.1,tcp_src=80,tcp_dst=1000",
+        ),
+        (
+            pair(traffic=TrafficFilter(proto="udp", dport=53)),
+            "udp,nw_src=10.0.1.1,nw_dst=10.0.1.2,udp_dst=53",
+        ),
+        (
+            pair(traffic=TrafficFilter(proto="icmp", icmp_type=0)),
+            "icmp,nw_src=10.0.1.1,nw_dst=10.0.1.2,icmp_type=0",
+        ),
+        (
+            pair("web2", "web1", direction=Direction.REPLY, traffic=TrafficFilter(proto="icmp", icmp_type=8)),
+            "icmp,nw_src=10.0.1.2,nw_dst=10.0.1.1",
+        ),
+        (
+            ends(endpoint("a", "fd00::1"), endpoint("b", "fd00::2"), six=True),
+            "ipv6,ipv6_src=fd00::1,ipv6_dst=fd00::2",
+        ),
+        (
+            ends(endpoint("a", "fd00::1"), endpoint("b", "fd00::2"), six=True, proto="tcp", dport=22),
+            "tcp6,ipv6_src=fd00::1,ipv6_dst=fd00::2,tcp_dst=22",
+        ),
+        (
+            ends(endpoint("a", "fd00::1"), endpoint("b", "fd00::2"), six=True, proto="icmp", icmp_type=128),
+            "icmp6,ipv6_src=fd00::1,ipv6_dst=fd00::2,icmpv6_type=128",
+        ),
+    ],
+    ids=["any", "tcp", "tcp reply", "udp", "icmp", "icmp reply", "any 6", "tcp 6", "icmp 6"],
+)
+def test_a_pair_as_its_sender_writes_it(found: Pair, text: str) -> None:
+    assert pair_matches(found) == [text]
+
+
+def test_every_address_with_every_address() -> None:
+    found = ends(endpoint("a", "10.0.0.1", "10.0.0.2"), endpoint("b", "10.0.0.8", "10.0.0.9"))
+    assert pair_matches(found) == [
+        "ip,nw_src=10.0.0.1,nw_dst=10.0.0.8",
+        "ip,nw_src=10.0.0.1,nw_dst=10.0.0.9",
+        "ip,nw_src=10.0.0.2,nw_dst=10.0.0.8",
+        "ip,nw_src=10.0.0.2,nw_dst=10.0.0.9",
+    ]
+
+
+def test_a_source_named_by_its_port_counts_with_any_address() -> None:
+    found = ends(endpoint("a", "10.0.0.1", by_port=True), endpoint("b", "10.0.0.8"))
+    assert pair_matches(found) == ["ip,nw_dst=10.0.0.8"]
+
+
+def test_coloring_entry() -> None:
+    (found,) = coloring_entries(hop(), USE, scope(), CLAIM, 35)
+    # Cookie: 0x5654, role 1, generation 0xabc, color 7 << 26 = 0x1c000000, index 9. DSCP 10 << 2 = 40.
+    assert found.entry.text() == (
+        "table=0,priority=65535,cookie=0x56541abc1c000009,hard_timeout=35,"
+        "in_port=5,ip,nw_src=10.0.1.1,nw_dst=10.0.1.2,nw_tos=40,reg10=0/0xc000000,"
+        "actions=load:0x7->NXM_OF_IP_TOS[2..7],load:0x1->NXM_NX_REG10[26..27],"
+        f"{COPY_FIRST},resubmit(,0)"
+    )
+    assert (found.hook.role, found.hook.point, found.hook.pair) == (Role.COLOR, Point.FIRST_HOP, 9)
+    assert (found.hook.datapath, found.hook.in_key) == (1, 2)
+    assert (found.hook.color, found.hook.epoch, found.hook.original_dscp) == (7, 3, 10)
+    assert not found.hook.restores
+
+
+def test_probe_entries() -> None:
+    assert texts(probe_entries(hop(), scope(), CLAIM, 35)) == [
+        "table=0,priority=65533,cookie=0x56545abc00000012,hard_timeout=35,in_port=5,arp,arp_op=1,"
+        f"reg10=0/0xc000000,actions=load:0x1->NXM_NX_REG10[26..27],{COPY},resubmit(,0)",
+        "table=0,priority=65533,cookie=0x56545abc00000013,hard_timeout=35,in_port=5,ip,nw_src=10.0.1.1,"
+        f"nw_dst=10.0.1.2,reg10=0/0xc000000,actions=load:0x1->NXM_NX_REG10[26..27],{COPY},resubmit(,0)",
+    ]
+
+
+def test_neighbor_reply_entries() -> None:
+    assert texts(neighbor_reply_entries(hop(), scope(), CLAIM, 35)) == [
+        f"table=65,priority=65533,cookie=0x56545abc0100001{number},hard_timeout=35,arp,arp_op=2,metadata=0x1,"
+        f"reg15=0x2,{match},actions=clone(load:0x3->NXM_NX_REG10[26..27],{COPY},resubmit(,65))"
+        for number, match in ((2, "reg10=0/0x8000000"), (3, "reg10=0x8000000/0xc000000"))
+    ]
+
+
+def test_neighbor_entries_of_ipv6_are_neighbor_discovery() -> None:
+    six = hop(ends(endpoint("a", "fd00::1"), endpoint("b", "fd00::2"), six=True))
+    assert ",icmp6,icmpv6_type=135," in texts(probe_entries(six, scope(), CLAIM, 35))[0]
+    assert all(",icmp6,icmpv6_type=136," in text for text in texts(neighbor_reply_entries(six, scope(), CLAIM, 35)))
+
+
+def test_doubt_entries() -> None:
+    vifs = scope(HV2).vifs
+    # Index: OpenFlow port << 1 | IPv6. DSCP 7 << 2 = 28.
+    assert texts(doubt_entries(vifs, USE, scope(HV2, ip_versions=(4, 6)), CLAIM, 40)) == [
+        f"table=0,priority=65535,cookie=0x56546abc1c00000{index},hard_timeout=40,in_port={ofport},{ip},nw_tos=28,"
+        f"reg10=0/0xc000000,actions=load:0x1->NXM_NX_REG10[26..27],{COPY},resubmit(,0)"
+        for index, ofport, ip in (("c", 6, "ip"), ("d", 6, "ipv6"), ("e", 7, "ip"), ("f", 7, "ipv6"))
+    ]
+
+
+def test_replies_are_counted_without_color_or_copy() -> None:
+    found = reply_count_entries(pair(index=9, traffic=TCP), scope(HV2).vifs[0], scope(HV2), CLAIM, 40)
+    tail = "reg10=0/0xc000000,actions=load:0x1->NXM_NX_REG10[26..27],resubmit(,0)"
+    back = "nw_src=10.0.1.2,nw_dst=10.0.1.1"
+    assert texts(found) == [
+        f"table=0,priority=65532,cookie=0x56544abc00000024,hard_timeout=40,in_port=6,tcp,{back},tcp_src=80,"
+        f"tcp_dst=1000,{tail}",
+        f"table=0,priority=65533,cookie=0x56544abc00000025,hard_timeout=40,in_port=6,icmp,{back},icmp_type=3,{tail}",
+        f"table=0,priority=65533,cookie=0x56544abc00000026,hard_timeout=40,in_port=6,tcp,{back},tcp_flags=+rst,{tail}",
+    ]
+
+
+SIX = ends(endpoint("a", "fd00::1"), endpoint("b", "fd00::2"), six=True)
+EVERY = [
+    *coloring_entries(hop(), USE, scope(), CLAIM, 35),
+    *coloring_entries(hop(SIX), USE, scope(), CLAIM, 35),
+    *probe_entries(hop(), scope(), CLAIM, 35),
+    *probe_entries(hop(SIX), scope(), CLAIM, 35),
+    *neighbor_reply_entries(hop(), scope(), CLAIM, 35),
+    *doubt_entries(scope(HV2).vifs, USE, scope(HV2, ip_versions=(4, 6)), CLAIM, 40),
+    *reply_count_entries(pair(), scope(HV2).vifs[0], scope(HV2), CLAIM, 40),
+    *reply_count_entries(SIX, scope(HV2).vifs[0], scope(HV2), CLAIM, 40),
+]
+
+
+@pytest.mark.parametrize("planned", EVERY, ids=lambda p: p.entry.match)
+def test_every_entry_is_ours_ends_by_itself_and_is_scoped(planned: PlannedEntry) -> None:
+    entry = planned.entry
+    assert registry.is_ours(entry.cookie)
+    assert registry.generation_of(entry.cookie) == CLAIM.generation
+    assert registry.role_of(entry.cookie) == planned.hook.role
+    assert entry.hard_timeout_s > 0
+    fields = entry.match.split(",")
+    assert fields[0].startswith("in_port=") if entry.table == 0 else "metadata=0x1" in fields, "scope"
+    assert any(field.startswith("reg10=") for field in fields), "guard"
+    assert entry.actions.startswith("clone(") == (entry.table != 0)
+    assert f"resubmit(,{entry.table})" in entry.actions, "the original entries decide"
+
+
+@pytest.mark.parametrize("planned", EVERY, ids=lambda p: p.entry.match)
+def test_every_copy_goes_through_a_meter_to_our_connection_alone(planned: PlannedEntry) -> None:
+    copies = re.findall(r"controller\(([^)]*)\)", planned.entry.actions)
+    assert planned.entry.actions.count("controller") == len(copies)
+    for copy in copies:
+        fields = dict(term.split("=") for term in copy.split(","))
+        assert int(fields["meter_id"]) in (CLAIM.first_meter, CLAIM.copy_meter)
+        assert int(fields["id"]) == CLAIM.controller_id, "without an id ovn-controller gets it too"
+        assert "userdata" not in fields
+    assert bool(copies) == (planned.hook.role != Role.COUNT)
+
+
+@pytest.mark.parametrize("planned", EVERY, ids=lambda p: p.entry.match)
+def test_only_coloring_entries_change_the_packet(planned: PlannedEntry) -> None:
+    changes = [a for a in re.findall(r"(?:load|set_field|move|mod)[^,]*", planned.entry.actions) if "REG10[" not in a]
+    assert changes == (["load:0x7->NXM_OF_IP_TOS[2..7]"] if planned.hook.role == Role.COLOR else [])
+
+
+def places(entries: list[PlannedEntry] | tuple[PlannedEntry, ...]) -> set[tuple[int, int, str]]:
+    """What makes an OpenFlow entry replace another (OpenFlow 1.3, 6.4: same table, priority and match)."""
+    return {(p.entry.table, p.entry.priority, p.entry.match) for p in entries}
+
+
+def test_entries_of_one_task_do_not_replace_each_other() -> None:
+    planned = [
+        *coloring_entries(hop(), USE, scope(), CLAIM, 35),
+        *coloring_entries(hop(), replace(USE, color=11, original_dscp=0), scope(), CLAIM, 35),
+        *probe_entries(hop(), scope(), CLAIM, 35),
+        *neighbor_reply_entries(hop(), scope(), CLAIM, 35),
+        *doubt_entries(scope(HV1).vifs, USE, scope(), CLAIM, 40),
+    ]
+    assert len(places(planned)) == len(planned)
+
+
+OTHER_RUN = replace(CLAIM, generation=0xABD, controller_id=0x5ABD, first_meter=498, copy_meter=497)
+
+
+@pytest.mark.xfail(strict=True, reason="two runs for one pair replace each other's coloring entries")
+def test_two_runs_for_one_pair_do_not_replace_each_others_coloring_entries() -> None:
+    # design.md: "Any number of `diagnose` may run at once on the same bridges, also for the same pair."
+    one = coloring_entries(hop(), USE, scope(), CLAIM, 35)
+    two = coloring_entries(hop(), replace(USE, color=11), scope(), OTHER_RUN, 35)
+    assert not places(one) & places(two)
+
+
+@pytest.mark.xfail(strict=True, reason="two runs for one pair replace each other's probe, neighbor and count entries")
+@pytest.mark.parametrize("kind", ["probe", "neighbor", "count"])
+def test_two_runs_for_one_pair_do_not_replace_each_others_other_entries(kind: str) -> None:
+    def made(claim: object) -> set[tuple[int, int, str]]:
+        if kind == "count":
+            return places(reply_count_entries(pair(), scope(HV2).vifs[0], scope(HV2), claim, 40))
+        make = probe_entries if kind == "probe" else neighbor_reply_entries
+        return places(make(hop(), scope(), claim, 35))
+
+    assert not made(CLAIM) & made(OTHER_RUN)

@@ -198,6 +198,10 @@ class ChassisAgent:
         """Asks the slow path what becomes of a flow."""
         return await self._inspector.inspect(question)
 
+    async def cached_packets(self, ofport: int, src: str, dst: str) -> int:
+        """Packets that the datapath's cache counts for what comes in by a port, from and to these addresses."""
+        return await self._inspector.cached_packets(ofport, src, dst)
+
     async def cost(self) -> AgentCost:
         """What the run cost here so far."""
         first, copies = await self._claims.cut()
@@ -218,7 +222,7 @@ class ChassisAgent:
             return AgentCost()
         cost = await self.cost()
         generation = registry.cookie(registry.Role.COLOR, claim.generation) & registry.GENERATION_MASK
-        for role in (registry.Role.COLOR, registry.Role.PROBE, registry.Role.COUNT, registry.Role.MATCH):
+        for role in (registry.Role.COLOR, registry.Role.PROBE, registry.Role.NEIGHBOR, registry.Role.MATCH):
             await self.remove(role)
         await self._ofctl.delete_entries(generation, registry.GENERATION_MASK)
         left = await self._ofctl.dump_entries(cookie=(generation, registry.GENERATION_MASK))

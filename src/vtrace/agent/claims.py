@@ -141,7 +141,7 @@ class Claims:
                     table=TableId(0),
                     priority=0,
                     cookie=registry.cookie(registry.Role.CLAIM, claim.generation, color=color),
-                    match="ip,nw_proto=255,reg10=0xffffffff",
+                    match=f"ip,nw_proto=255,reg8=0x{color:x},reg9=0x{claim.generation:x},reg10=0xffffffff",
                     actions=actions,
                     hard_timeout_s=hard_timeout_s,
                 )

@@ -101,16 +101,25 @@ class Inspector:
         Raises:
             CannotWorkError: the datapath caches none.
         """
-        names = [p.name for p in self._facts.ports if p.ofport == question.in_ofport] if self._facts else []
-        flows = [
-            flow
-            for flow in await datapath.dump_flows(path, tos=None)
-            if flow.recirc_id == 0 and flow.in_port in names and _covers(flow, question.src, question.dst)
-        ]
+        flows = await self._cached(path, question.in_ofport, question.src, question.dst)
         if not flows:
             raise CannotWorkError("The datapath caches no flow of this traffic", path)
         busiest = max(flows, key=lambda f: f.packets)
         return busiest.key, await ovs_trace.trace_datapath(path, DATAPATH, busiest.key)
+
+    async def cached_packets(self, ofport: int, src: str, dst: str) -> int:
+        """Packets of the cached flows of what comes in by a port for these addresses."""
+        async with self._turn:
+            path = unixctl.ctl_path(self._rundir, "ovs-vswitchd")
+            return sum(flow.packets for flow in await self._cached(path, ofport, src, dst))
+
+    async def _cached(self, path: str, ofport: int, src: str, dst: str) -> list[DatapathFlow]:
+        names = [p.name for p in self._facts.ports if p.ofport == ofport] if self._facts else []
+        return [
+            flow
+            for flow in await datapath.dump_flows(path, tos=None)
+            if flow.recirc_id == 0 and flow.in_port in names and _covers(flow, src, dst)
+        ]
 
     async def _chain(self, path: str, question: SiteQuestion) -> list[DatapathFlow]:
         """The datapath flows that colored packets of the question hit, pass by pass.

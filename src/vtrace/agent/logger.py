@@ -33,12 +33,14 @@ class RecordLogger:
         hook = self.hooks.get(message.cookie)
         if hook is None:
             return None
-        if hook.role == Role.PROBE:
-            return self._probe(hook, message, mono_ns)
+        if hook.role == Role.NEIGHBOR:
+            return self._neighbor(hook, message, mono_ns)
         headers = decode(message.packet)
         if headers is None:
             self.lost += 1
             return None
+        if hook.role == Role.PROBE:
+            return ProbeSeen(pair=hook.pair, dscp=headers.dscp, chassis=self.chassis)
         if hook.role == Role.DOUBT:
             return DoubtSeen(color=hook.color, epoch=hook.epoch, chassis=self.chassis)
         if hook.point < 0:
@@ -46,23 +48,20 @@ class RecordLogger:
         self.written += 1
         return self._record(hook, message, headers, wall_ns, mono_ns)
 
-    def _probe(self, hook: Hook, message: PacketIn, mono_ns: int) -> AgentEvent | None:
+    def _neighbor(self, hook: Hook, message: PacketIn, mono_ns: int) -> AgentEvent | None:
         arp = decode_arp(message.packet)
-        if arp is not None:
-            return NeighborSeen(
-                pair=hook.pair,
-                operation=arp.operation,
-                sender_ip=arp.sender_ip,
-                target_ip=arp.target_ip,
-                eth_src=arp.eth_src,
-                chassis=self.chassis,
-                mono_ns=mono_ns,
-            )
-        headers = decode(message.packet)
-        if headers is None:
-            self.lost += 1
+        if arp is None:
             return None
-        return ProbeSeen(pair=hook.pair, dscp=headers.dscp, chassis=self.chassis)
+        return NeighborSeen(
+            datapath=hook.datapath,
+            key=hook.in_key,
+            operation=arp.operation,
+            sender_ip=arp.sender_ip,
+            target_ip=arp.target_ip,
+            eth_src=arp.eth_src,
+            chassis=self.chassis,
+            mono_ns=mono_ns,
+        )
 
     def _record(self, hook: Hook, message: PacketIn, headers: Headers, wall_ns: int, mono_ns: int) -> LogRecord:
         first = hook.point == Point.FIRST_HOP

@@ -14,7 +14,7 @@ from vtrace.collect.link import AgentLink, Survey
 from vtrace.color.entries import (
     coloring_entries,
     doubt_entries,
-    neighbor_reply_entries,
+    neighbor_entries,
     probe_entries,
     reply_count_entries,
 )
@@ -138,14 +138,15 @@ class Arming:
         for name, agent in self._agents.items():
             scope, claim = self.scope(name), self.claims[name]
             planned: list[PlannedEntry] = []
+            for vif, version in {(hop.vif, hop.pair.traffic.ip_version): None for hop in self.first_hops(name)}:
+                planned += neighbor_entries(vif, version, scope, claim, self.limits.color_s)
             for hop in self.first_hops(name):
                 planned += probe_entries(hop, scope, claim, self.limits.color_s)
-                planned += neighbor_reply_entries(hop, scope, claim, self.limits.color_s)
             for pair in self._pairs:
                 port = self._inventory.port(pair.destination.port)
-                vif = scope.vif(port) if port is not None and port.chassis == name else None
-                if vif is not None and pair.direction is Direction.FORWARD:
-                    planned += reply_count_entries(pair, vif, scope, claim, self.limits.match_s)
+                answering = scope.vif(port) if port is not None and port.chassis == name else None
+                if answering is not None and pair.direction is Direction.FORWARD:
+                    planned += reply_count_entries(pair, answering, scope, claim, self.limits.match_s)
             await agent.install(planned)
 
     async def color(self, use: ColorUse) -> None:
@@ -174,7 +175,7 @@ class Arming:
         """Stops all coloring and probing."""
         async with anyio.create_task_group() as group:
             for agent in self._agents.values():
-                group.start_soon(_remove, agent, (Role.COLOR, Role.PROBE))
+                group.start_soon(_remove, agent, (Role.COLOR, Role.PROBE, Role.NEIGHBOR))
 
     async def withdraw(self, use: ColorUse) -> None:
         """Takes a color out of use everywhere: coloring first, restoring last."""

@@ -26,9 +26,13 @@ class ProbeSeen(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NeighborSeen(msgspec.Struct, frozen=True, kw_only=True):
-    """An ARP or ND request of a pair's source (operation 1), or an answer to it (operation 2)."""
+    """An ARP or ND request that came in by a watched VIF (operation 1), or an answer that went out (operation 2).
 
-    pair: int
+    `datapath` and `key` are the VIF's.
+    """
+
+    datapath: int
+    key: int
     operation: int
     sender_ip: str
     target_ip: str
@@ -151,6 +155,10 @@ class AgentLink(Protocol):
 
     async def inspect(self, question: SiteQuestion) -> SiteReport:
         """Asks the slow path what becomes of a flow."""
+
+    async def cached_packets(self, ofport: int, src: str, dst: str) -> int:
+        """Packets that the datapath's cache counts for what comes in by a port, from and to these addresses."""
+        ...
 
     async def cost(self) -> AgentCost:
         """What the run cost here so far."""

@@ -5,16 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from vtrace.color import guard
-from vtrace.color.registry import PRIORITY_COLOR, Role, Stage, cookie
+from vtrace.color.registry import (
+    GENERATION_BITS,
+    PRIORITY_COLOR,
+    PRIORITY_COUNT_BASE,
+    PRIORITY_PROBE_BASE,
+    Role,
+    Stage,
+    cookie,
+)
 from vtrace.model.openflow import FlowEntry, TableId
 from vtrace.model.plan import Claim, ColorUse, FirstHop, Hook, LocalVif, PlannedEntry, Scope
 from vtrace.model.record import Point
 from vtrace.model.task import Direction, Endpoint, Pair
 
-PRIORITY_PROBE = 65533
-PRIORITY_COUNT = 65532
 COPY_BYTES = 192
 _TABLE_0 = TableId(0)
+# Resets and errors stand above the replies of every run, below the probes.
+_ERROR_PRIORITY = 1 << GENERATION_BITS
 
 
 def ip_match(version: int) -> str:
@@ -78,7 +86,8 @@ def _coloring_entry(
             table=_TABLE_0,
             priority=PRIORITY_COLOR,
             cookie=cookie(Role.COLOR, claim.generation, color=use.color, index=hop.pair.index),
-            match=f"in_port={hop.vif.ofport},{match},nw_tos={use.original_dscp << 2},{guard.match_none(lsb)}",
+            match=f"in_port={hop.vif.ofport},{match},nw_tos={use.original_dscp << 2},{guard.match_none(lsb)},"
+            f"{guard.match_run(claim.generation, hop.pair.index)}",
             actions=f"load:0x{use.color:x}->NXM_OF_IP_TOS[2..7],{guard.load(lsb, Stage.TABLE_0)},"
             f"{copy_action(claim, claim.first_meter)},resubmit(,0)",
             hard_timeout_s=hard_timeout_s,
@@ -96,47 +105,61 @@ def _coloring_entry(
     )
 
 
-def probe_entries(hop: FirstHop, scope: Scope, claim: Claim, hard_timeout_s: int) -> tuple[PlannedEntry, ...]:
-    """Copies, uncolored, of the pair's packets whose DSCP has no color yet, and of the sender's ARP or ND requests."""
+def probe_entries(hop: FirstHop, scope: Scope, claim: Claim, hard_timeout_s: int) -> list[PlannedEntry]:
+    """Copies, uncolored, of the pair's packets whose DSCP has no color yet."""
     lsb = scope.layout.guard_lsb
-    request = "arp,arp_op=1" if hop.pair.traffic.ip_version == 4 else "icmp6,icmpv6_type=135"
-    found = []
-    for number, match in enumerate((request, *pair_matches(hop.pair))):
-        found.append(
-            PlannedEntry(
-                entry=FlowEntry(
-                    table=_TABLE_0,
-                    priority=PRIORITY_PROBE,
-                    cookie=cookie(Role.PROBE, claim.generation, index=hop.pair.index << 1 | min(number, 1)),
-                    match=f"in_port={hop.vif.ofport},{match},{guard.match_none(lsb)}",
-                    actions=f"{guard.load(lsb, Stage.TABLE_0)},{copy_action(claim, claim.copy_meter)},resubmit(,0)",
-                    hard_timeout_s=hard_timeout_s,
-                ),
-                hook=Hook(role=Role.PROBE, datapath=hop.vif.datapath, pair=hop.pair.index),
-            )
-        )
-    return tuple(found)
-
-
-def neighbor_reply_entries(hop: FirstHop, scope: Scope, claim: Claim, hard_timeout_s: int) -> tuple[PlannedEntry, ...]:
-    """Copies of the ARP replies or neighbor advertisements that reach the sender's VIF."""
-    lsb = scope.layout.guard_lsb
-    reply = "arp,arp_op=2" if hop.pair.traffic.ip_version == 4 else "icmp6,icmpv6_type=136"
-    return tuple(
+    return [
         PlannedEntry(
             entry=FlowEntry(
-                table=scope.layout.log_to_physical,
-                priority=PRIORITY_PROBE,
-                cookie=cookie(Role.PROBE, claim.generation, index=1 << 24 | hop.pair.index << 1 | number),
-                match=f"{reply},metadata=0x{hop.vif.datapath:x},reg15=0x{hop.vif.key:x},{guard_match}",
-                actions=f"clone({guard.load(lsb, Stage.LOG_TO_PHYSICAL)},{copy_action(claim, claim.copy_meter)},"
-                f"resubmit(,{scope.layout.log_to_physical}))",
+                table=_TABLE_0,
+                priority=PRIORITY_PROBE_BASE + claim.generation,
+                cookie=cookie(Role.PROBE, claim.generation, index=hop.pair.index),
+                match=f"in_port={hop.vif.ofport},{match},{guard.match_none(lsb)},"
+                f"{guard.match_run(claim.generation, hop.pair.index)}",
+                actions=f"{guard.load(lsb, Stage.TABLE_0)},{copy_action(claim, claim.copy_meter)},resubmit(,0)",
                 hard_timeout_s=hard_timeout_s,
             ),
-            hook=Hook(role=Role.PROBE, datapath=hop.vif.datapath, pair=hop.pair.index),
+            hook=Hook(role=Role.PROBE, datapath=hop.vif.datapath, in_key=hop.vif.key, pair=hop.pair.index),
         )
-        for number, guard_match in enumerate(guard.matches_before_log_to_physical(lsb))
-    )
+        for match in pair_matches(hop.pair)
+    ]
+
+
+def neighbor_entries(
+    vif: LocalVif, version: int, scope: Scope, claim: Claim, hard_timeout_s: int
+) -> list[PlannedEntry]:
+    """Copies of the ARP or ND requests that come in by a VIF, and of the answers that go out by it."""
+    layout, lsb = scope.layout, scope.layout.guard_lsb
+    request, reply = ("arp,arp_op=1", "arp,arp_op=2")
+    if version == 6:
+        request, reply = ("icmp6,icmpv6_type=135", "icmp6,icmpv6_type=136")
+    copy = copy_action(claim, claim.copy_meter)
+    places = [
+        (
+            _TABLE_0,
+            f"in_port={vif.ofport},{request},{guard.match_none(lsb)}",
+            f"{guard.load(lsb, Stage.TABLE_0)},{copy},resubmit(,0)",
+        )
+    ]
+    for guard_match in guard.matches_before_log_to_physical(lsb):
+        match = f"{reply},metadata=0x{vif.datapath:x},reg15=0x{vif.key:x},{guard_match}"
+        again = f"resubmit(,{layout.log_to_physical})"
+        actions = f"clone({guard.load(lsb, Stage.LOG_TO_PHYSICAL)},{copy},{again})"
+        places.append((layout.log_to_physical, match, actions))
+    return [
+        PlannedEntry(
+            entry=FlowEntry(
+                table=table,
+                priority=PRIORITY_PROBE_BASE + claim.generation,
+                cookie=cookie(Role.NEIGHBOR, claim.generation, index=vif.ofport << 1 | (version == 6)),
+                match=match,
+                actions=actions,
+                hard_timeout_s=hard_timeout_s,
+            ),
+            hook=Hook(role=Role.NEIGHBOR, datapath=vif.datapath, in_key=vif.key),
+        )
+        for table, match, actions in places
+    ]
 
 
 def reply_count_entries(
@@ -152,19 +175,21 @@ def reply_count_entries(
         traffic=pair.traffic,
     )
     six = pair.traffic.ip_version == 6
-    matches: list[tuple[int, int, str]] = [(0, PRIORITY_COUNT, match) for match in pair_matches(back)]
+    base = PRIORITY_COUNT_BASE + claim.generation
+    matches: list[tuple[int, int, str]] = [(0, base, match) for match in pair_matches(back)]
     for addresses in address_matches(back.source, back.destination, six=six):
         error = f"icmp6,{addresses},icmpv6_type=1" if six else f"icmp,{addresses},icmp_type=3"
-        matches.append((1, PRIORITY_PROBE, error))
+        matches.append((1, base + _ERROR_PRIORITY, error))
         if pair.traffic.proto in ("", "tcp"):
-            matches.append((2, PRIORITY_PROBE, f"{'tcp6' if six else 'tcp'},{addresses},tcp_flags=+rst"))
+            matches.append((2, base + _ERROR_PRIORITY, f"{'tcp6' if six else 'tcp'},{addresses},tcp_flags=+rst"))
     return tuple(
         PlannedEntry(
             entry=FlowEntry(
                 table=_TABLE_0,
                 priority=priority,
                 cookie=cookie(Role.COUNT, claim.generation, index=pair.index << 2 | number),
-                match=f"in_port={vif.ofport},{match},{guard.match_none(lsb)}",
+                match=f"in_port={vif.ofport},{match},{guard.match_none(lsb)},"
+                f"{guard.match_run(claim.generation, pair.index)}",
                 actions=f"{guard.load(lsb, Stage.TABLE_0)},resubmit(,0)",
                 hard_timeout_s=hard_timeout_s,
             ),

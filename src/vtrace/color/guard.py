@@ -14,6 +14,15 @@ def load(lsb: int, stage: Stage) -> str:
     return f"load:0x{stage:x}->NXM_NX_REG10[{lsb}..{lsb + 1}]"
 
 
+def match_run(generation: int, pair: int) -> str:
+    """Matches every packet in table 0, where reg8 and reg9 are 0, with masks that no other run and pair has.
+
+    Two runs that color the same packets would have one and the same entry without it, and the later would replace
+    the earlier. With it both are there; one of them wins until it has its packets, then the other.
+    """
+    return f"reg8=0/0x{pair + 1:x},reg9=0/0x{generation:x}"
+
+
 def match_none(lsb: int) -> str:
     """Matches packets that have passed no hook yet."""
     return f"reg10=0/0x{3 << lsb:x}"

@@ -36,6 +36,10 @@ INDEX_BITS = 26
 PRIORITY_RESTORE = 65535
 PRIORITY_MATCH = 65535
 PRIORITY_COLOR = 65535
+# Entries that only watch stand below, each run at a priority of its own (base plus generation), so that no two runs
+# ever have an entry with the same table, priority and match: the later would replace the earlier.
+PRIORITY_PROBE_BASE = 50000
+PRIORITY_COUNT_BASE = 40000
 
 # DSCP pool 2 (RFC 2474, section 6): xxxx11, experimental and local use.
 POOL_2 = tuple(value for value in range(64) if value & 0b11 == 0b11)
@@ -56,6 +60,7 @@ class Role(IntEnum):
     PROBE = 5
     DOUBT = 6
     CLAIM = 7
+    NEIGHBOR = 8
 
 
 class Stage(IntEnum):

@@ -48,8 +48,8 @@ def leads_on(port: LogicalPort, scope: Scope) -> bool:
 
 
 def remote_chassis(port: LogicalPort, scope: Scope) -> str:
-    """The armed chassis that a packet for this port goes to by a tunnel; empty where it stays here."""
-    if port.chassis in ("", scope.chassis) or port.chassis not in scope.armed_chassis:
+    """The chassis that a packet for this port goes to by a tunnel; empty where it stays here."""
+    if port.chassis in ("", scope.chassis):
         return ""
     is_vif = port.type == "" and port.name in scope.endpoints
     return port.chassis if is_vif or port.type in ("chassisredirect", "l3gateway") else ""
@@ -76,7 +76,8 @@ class _Planner:
                     if port.datapath == datapath.key:
                         match.extend(self._known_port(port, ip))
                 match.extend(self._ingress(tunnel, datapath, ip) for tunnel in self._scope.tunnels)
-        return (*restore, *match)
+        found = (*restore, *match)
+        return tuple(sorted(found, key=lambda planned: not planned.hook.restores))
 
     def _any_port(self, datapath: LogicalDatapath, ip: str) -> Iterator[PlannedEntry]:
         """The entries for whatever port the packet leaves by: log, and restore."""
@@ -105,16 +106,21 @@ class _Planner:
         layout = self._scope.layout
         here = f"{ip},metadata=0x{port.datapath:x},reg15=0x{port.key:x},nw_tos={self._use.color << 2}"
         peer = remote_chassis(port, self._scope)
-        stays = leads_on(port, self._scope) or port.type in ("localnet", "chassisredirect")
-        stays = stays or (port.name in self._scope.endpoints and port.chassis == self._scope.chassis)
+        here_too = port.type == "chassisredirect" or port.name in self._scope.endpoints
+        stays = not peer and (
+            leads_on(port, self._scope) or port.type == "localnet" or (here_too and port.chassis == self._scope.chassis)
+        )
         if peer or stays:
-            actions = (self._copy,) if peer else ()
+            actions: tuple[str, ...] = (self._copy,) if peer else ()
+            # Where no agent would take the color off it is taken off here.
+            leaves = bool(peer) and peer not in self._scope.armed_chassis
+            actions += (self._restore,) if leaves else ()
             yield self._entry(
-                Role.MATCH,
+                Role.RESTORE if leaves else Role.MATCH,
                 layout.remote_output,
                 f"{here},{guard.match_before_remote_output(layout.guard_lsb)}",
                 self._second_look(Stage.REMOTE_OUTPUT, layout.remote_output, *actions),
-                Hook(role=Role.MATCH, point=Point.REMOTE_OUTPUT, datapath=port.datapath, peer=peer),
+                Hook(role=Role.MATCH, point=Point.REMOTE_OUTPUT, datapath=port.datapath, peer=peer, restores=leaves),
             )
         if leads_on(port, self._scope):
             for guard_match in guard.matches_before_log_to_physical(layout.guard_lsb):

@@ -91,18 +91,22 @@ def canonical(table: pa.Table) -> pa.Table:
 def split_copies(group: Sequence[Row]) -> list[list[Row]]:
     """Divides the records of one key among the packets that have it: as many as there are first-hop records.
 
-    The k-th record of a place belongs to the k-th packet. Counts are right then, though with losses which of
-    several identical packets was lost can't be known. A place with more records than packets (a multicast
-    copy, a mirror) gives its surplus to the last packet.
+    A record with the five-tuple of some of them belongs to one of these (two pairs may send the same datagram);
+    of the others any may be the one (NAT changed the five-tuple). Of a place the k-th record belongs to the k-th
+    packet that it may belong to. Counts are right then, though with losses which of several identical packets was
+    lost can't be known. What is more at a place than packets (a multicast copy, a mirror, a packet whose first-hop
+    record is missing) belongs to none.
     """
-    starts = [row for row in group if row[1].point == Point.FIRST_HOP]
-    copies = [[start] for start in starts]
+    copies = [[row] for row in group if row[1].point == Point.FIRST_HOP]
     count: dict[tuple[object, ...], int] = defaultdict(int)
     for row in group:
-        if row[1].point == Point.FIRST_HOP or not copies:
+        if row[1].point == Point.FIRST_HOP:
             continue
-        place = (row[1].incarnation, *_place(row[1]))
-        copies[min(count[place], len(copies) - 1)].append(row)
+        same = [copy for copy in copies if _five_tuple(copy[0][1]) == _five_tuple(row[1])]
+        candidates = same or copies
+        place = (row[1].incarnation, bool(same), *_place(row[1]), *(_five_tuple(row[1]) if same else ()))
+        if count[place] < len(candidates):
+            candidates[count[place]].append(row)
         count[place] += 1
     return copies
 
@@ -117,8 +121,7 @@ def chain(copy: Sequence[Row]) -> tuple[list[Row], bool]:
         hops.extend(current)
         following = _next_segment(hops, segments)
         if following is None and segments:
-            # Records between are missing: the rest in the order of falling TTL, which only bounds it.
-            following = max(segments, key=lambda s: (s[0][1].ttl, -s[0][0]))
+            following = _first_of_rest(segments)
             gap = True
         if following is not None:
             segments.remove(following)
@@ -133,26 +136,44 @@ def _segments(copy: Sequence[Row]) -> list[Segment]:
         by_chassis[(row[1].chassis, row[1].incarnation)].append(row)
     segments: list[Segment] = []
     for rows in by_chassis.values():
+        before: LogRecord | None = None
         for row in sorted(rows, key=lambda r: r[1].seq):
-            if not segments or segments[-1][0][1].chassis != row[1].chassis or _begins(row[1]):
+            if before is None or _begins(row[1], before):
                 segments.append([])
             segments[-1].append(row)
+            before = row[1]
     return sorted(segments, key=lambda s: s[0][1].point != Point.FIRST_HOP)
 
 
-def _begins(record: LogRecord) -> bool:
-    return record.point in (Point.FIRST_HOP, Point.INGRESS)
+def _begins(record: LogRecord, before: LogRecord) -> bool:
+    """Whether a record is the first after the packet came in; also where the record of its coming in is missing."""
+    return record.point in (Point.FIRST_HOP, Point.INGRESS) or _is_sent(before)
+
+
+def _is_sent(record: LogRecord) -> bool:
+    return record.point == Point.REMOTE_OUTPUT and bool(record.peer)
 
 
 def _next_segment(hops: Sequence[Row], segments: Sequence[Segment]) -> Segment | None:
     """The segment that begins where the last tunnel output went."""
     for _, sent in reversed(hops):
-        if sent.point == Point.REMOTE_OUTPUT and sent.peer:
+        if _is_sent(sent):
             for segment in segments:
                 start = segment[0][1]
                 if start.chassis == sent.peer and start.point == Point.INGRESS and start.peer in ("", sent.chassis):
                     return segment
     return None
+
+
+def _first_of_rest(segments: Sequence[Segment]) -> Segment:
+    """Where records between are missing: of what is left the stretch that no other of it leads to.
+
+    Falling TTL decides among several; it only bounds the order.
+    """
+    led_to = {(r.peer, r.chassis) for segment in segments for _, r in segment if _is_sent(r)}
+    roots = [s for s in segments if (s[0][1].chassis, s[0][1].peer) not in led_to]
+    unreached = [s for s in roots if s[0][1].point == Point.INGRESS or s[0][1].chassis not in {p for p, _ in led_to}]
+    return max(unreached or roots or segments, key=lambda s: (s[0][1].ttl, -s[0][0]))
 
 
 def _disposition(hops: Sequence[Row]) -> Disposition:
@@ -174,6 +195,10 @@ def _place(record: LogRecord) -> tuple[object, ...]:
         record.in_ofport,
         record.peer,
     )
+
+
+def _five_tuple(record: LogRecord) -> tuple[object, ...]:
+    return (record.proto, record.src, record.dst, record.sport, record.dport)
 
 
 def _first_hop_ranks(rows: Sequence[Row]) -> dict[int, int]:

@@ -22,7 +22,7 @@ from vtrace.model.record_schema import from_table, to_table
 from vtrace.model.task import Direction, Endpoint, Pair, TrafficFilter
 from vtrace.reconstruct.plain import reconstruct
 
-PROPERTY = settings(deadline=None, max_examples=60)
+PROPERTY = settings(deadline=None, max_examples=40)
 
 HV1, HV2, GW = "c-hv1", "c-hv2", "c-gw"
 WEB, DB, R1 = 1, 2, 3
@@ -225,13 +225,15 @@ class Recorder:
         self.out(key, HV1, DB, in_key=TO_ROUTER, out_key=DB1, ttl=63)
 
 
-def logical(stage: str, match: str = "1", actions: str = "drop;", table: str = "", **row: str) -> OvnObject:
+def logical(
+    stage: str, flow_match: str = "1", flow_actions: str = "drop;", /, table: str = "", **row: str
+) -> OvnObject:
     """A logical flow's object; `row` are columns of the northbound row behind it."""
     return OvnObject(
         kind="logical_flow",
         stage=stage,
-        match=match,
-        actions=actions,
+        match=flow_match,
+        actions=flow_actions,
         row_table=table,
         row_uuid=f"nb-{table}" if table else "",
         row_name=row.get("name", ""),

@@ -64,7 +64,7 @@ class ChassisAgent:
         self._lock = AsyncExitStack()
         self._channel: OpenFlowChannel | None = None
         self._installed = 0
-        self._cut_before_loss = (0, 0)
+        self._colors: set[int] = set()
         self._closing = False
         self.chassis = ""
 
@@ -123,6 +123,7 @@ class ChassisAgent:
                 ours = await self._ofctl.dump_entries(cookie=(registry.COOKIE_MAGIC << 48, registry.COOKIE_MAGIC_MASK))
                 claim = await self._claims.make(ours)
             await self._claims.hold(color, self._hold_s)
+            self._colors.add(color)
         finally:
             await self._lock.aclose()
             self._lock = AsyncExitStack()
@@ -163,6 +164,8 @@ class ChassisAgent:
                     raise
                 await anyio.sleep(0.1)
         await self._claims.renew_meters()
+        for color in sorted(self._colors):
+            await self._claims.hold(color, self._hold_s)
 
     async def is_metered(self, flow: str) -> bool:
         """Whether the copies that a flow makes go through a meter, by a trace."""

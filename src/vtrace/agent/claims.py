@@ -20,7 +20,7 @@ from vtrace.color import registry
 from vtrace.errors import CannotWorkError
 from vtrace.model.openflow import FlowEntry, InstalledEntry, MeterStat, TableId
 from vtrace.model.plan import Claim
-from vtrace.ovs.ofctl import OfCtl
+from vtrace.ovs.ofctl import OfCtl, SwitchRefusedError
 
 LOCK_TIMEOUT_S = 10.0
 # The packet-in queue of a bridge holds 1,024 and is shared with ovn-controller: all our bursts together stay
@@ -31,6 +31,8 @@ COPY_BURST_PACKETS = 60
 FIRST_RATE_PPS = 1000
 COPY_RATE_PPS = 3000
 _SMALLEST_BURST_PACKETS = 8
+_METER_TRIES = 4
+_METER_RETRY_S = 0.3
 
 
 @contextlib.asynccontextmanager
@@ -173,8 +175,16 @@ class Claims:
             self.claim = None
 
     async def _add_meter(self, meter_id: int, rate_pps: int, burst_packets: int, share: float) -> None:
+        """Adds a meter; again where ovn-controller, starting just now, removed it before it could be verified."""
         burst = max(_SMALLEST_BURST_PACKETS, int(burst_packets * share))
-        await self._ofctl.add_meter(meter_id, rate_pps, burst)
+        for tries_left in range(_METER_TRIES - 1, -1, -1):
+            try:
+                await self._ofctl.add_meter(meter_id, rate_pps, burst)
+                return
+            except SwitchRefusedError:
+                if not tries_left:
+                    raise
+                await anyio.sleep(_METER_RETRY_S)
 
     def _free_meters(self, meters: Sequence[MeterStat], max_meter: int) -> tuple[int, int]:
         taken = {m.meter_id for m in meters}

@@ -5,7 +5,7 @@ On: what watches for the color, then what restores, what matches, and what color
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 
 import anyio
@@ -87,6 +87,26 @@ class Arming:
 
     async def _claim(self, name: str, color: int) -> None:
         self.claims[name] = await self._agents[name].claim(color)
+
+    async def start(self) -> None:
+        """Puts everything on, in order: what watches, what restores and matches, what colors."""
+        await self.probe()
+        for dscp in tuple(self.uses):
+            await self.watch(self.uses[dscp])
+            await self.match(self.uses[dscp])
+            if self.uses[dscp].color in self.withdrawn:
+                use = await self.claim_color(dscp)
+                await self.watch(use)
+                await self.match(use)
+            await self.color(self.uses[dscp])
+
+    async def start_over(self, disturbed: Iterable[str]) -> None:
+        """Takes everything off, and waits until the bridges that somebody cleared are whole again."""
+        for agent in self._agents.values():
+            for role in (Role.COLOR, Role.PROBE, Role.NEIGHBOR, Role.COUNT, Role.MATCH, Role.RESTORE, Role.DOUBT):
+                await agent.remove(role)
+        for name in disturbed:
+            await self._agents[name].renew()
 
     def scope(self, chassis: str) -> Scope:
         """Where the task's entries go on a chassis."""
@@ -186,16 +206,9 @@ class Arming:
                 await agent.remove(role, color=use.color)
 
     async def rearm(self, chassis: str) -> None:
-        """Puts everything back on a chassis whose entries somebody removed (ovn-controller restarted)."""
-        await self.stop_coloring()
-        agent = self._agents[chassis]
-        await agent.renew()
-        scope = self.scope(chassis)
-        for use in self.uses.values():
-            await agent.install(match_entries(scope, use, self.claims[chassis], self.limits))
-        await self.probe()
-        for use in self.uses.values():
-            await self.color(use)
+        """Puts everything on anew after somebody took it off a chassis (ovn-controller restarted)."""
+        await self.start_over([chassis])
+        await self.start()
 
     async def _require_meter(self, agent: AgentLink, flow: str) -> None:
         if not await agent.is_metered(flow):

@@ -11,11 +11,10 @@ import anyio
 import anyio.to_thread
 
 from vtrace.analyzer.arming import Arming
-from vtrace.analyzer.follow import LOST_AFTER_S, Followed, Follower
-from vtrace.analyzer.questions import about_arrival, about_packet, about_request, about_unseen
+from vtrace.analyzer.asking import Asking
+from vtrace.analyzer.follow import Follower
 from vtrace.analyzer.tunnels import check_tunnels
 from vtrace.attribute.case import Case, NeighborWatch, ReplyCount
-from vtrace.attribute.causes import find_cause
 from vtrace.collect.link import (
     AgentCost,
     AgentEvent,
@@ -25,20 +24,16 @@ from vtrace.collect.link import (
     DoubtSeen,
     NeighborSeen,
     ProbeSeen,
-    SiteQuestion,
 )
 from vtrace.color.registry import Role
-from vtrace.errors import VTraceError
-from vtrace.model.inspection import Inspection
+from vtrace.errors import CannotWorkError, RefusedError, VTraceError
 from vtrace.model.inventory import Inventory
-from vtrace.model.plan import ColorUse, LocalVif
-from vtrace.model.record import LogRecord, Point
+from vtrace.model.plan import ColorUse
+from vtrace.model.record import LogRecord
 from vtrace.model.task import Direction, Pair, TaskSpec, TaskState
 from vtrace.ovn.objects import ObjectResolver
 
 TICK_S = 0.02
-# How often the slow path is asked about one pair on one chassis, at most.
-ASK_EVERY_S = 0.5
 # Settled packets with one ending that are enough, if nothing else happened for a while.
 SAME_ENDING_PACKETS = 3
 SAME_ENDING_S = 2.0
@@ -47,6 +42,9 @@ ONE_ENDING_S = 7.0
 UNANSWERED_REQUESTS = 3
 UNANSWERED_S = 2.0
 DRAIN_S = 2.0
+# How often the entries are put on when somebody takes them off meanwhile, and how soon we hear of that.
+ARM_TRIES = 3
+NOTICE_S = 0.3
 
 Progress = Callable[[str], None]
 
@@ -85,17 +83,13 @@ class TaskRunner:
         self._pairs = {p.index: p for p in pairs}
         self._agents = agents
         self._inventory = inventory
-        self._resolver = resolver
         self._progress = progress
         self._arming = Arming(agents, inventory, pairs, spec.timeout_s)
         self._follow = Follower(pairs, inventory, spec.packets)
-        self._inspections: list[Inspection] = []
-        self._asked: dict[tuple[int, str], float] = {}
-        self._asking: set[tuple[int, str]] = set()
+        self._asking = Asking(pairs, agents, inventory, self._arming, self._follow, resolver)
         self._requests: dict[int, list[NeighborSeen]] = defaultdict(list)
         self._answers: dict[int, list[NeighborSeen]] = defaultdict(list)
         self._disturbed: set[str] = set()
-        self._lost_agents: set[str] = set()
         self._missing_color: set[int] = set()
         self._counts: dict[int, int] = {}
         self._started_s = 0.0
@@ -110,12 +104,7 @@ class TaskRunner:
             group.start_soon(_import_meanwhile)
             for agent in self._agents.values():
                 group.start_soon(self._collect, agent, group)
-            await self._arming.watch(use)
-            await self._arming.probe()
-            await self._arming.match(use)
-            if use.color in self._arming.withdrawn:
-                use = await self._new_color(0)
-            await self._arming.color(use)
+            await self._arm()
             self.outcome.state = TaskState.COLORING
             self._started_s = time.monotonic()
             with anyio.move_on_after(self._spec.timeout_s) as limit:
@@ -123,6 +112,31 @@ class TaskRunner:
             await self._finish(expired=limit.cancelled_caught)
             group.cancel_scope.cancel()
         return await self._case()
+
+    async def _arm(self) -> None:
+        """Puts everything on; once more where ovn-controller took it off meanwhile.
+
+        Raises:
+            RefusedError: copies would not be bounded.
+            CannotWorkError: something keeps taking our entries away.
+        """
+        for _ in range(ARM_TRIES):
+            try:
+                await self._arming.start()
+            except RefusedError:
+                await anyio.sleep(NOTICE_S)
+                if not self._disturbed:
+                    raise
+            if not self._disturbed:
+                return
+            disturbed, self._disturbed = self._disturbed, set()
+            await self._arming.start_over(disturbed)
+        raise CannotWorkError(
+            "Our entries do not stay on the bridge",
+            ", ".join(sorted(self._agents)),
+            f"they were removed {ARM_TRIES} times while the task was put on",
+            "See what restarts ovn-controller, and try again",
+        )
 
     async def _collect(self, agent: AgentLink, group: anyio.abc.TaskGroup) -> None:
         async for event in agent.events():
@@ -143,10 +157,12 @@ class TaskRunner:
         elif isinstance(event, Disturbed):
             if event.chassis not in self._disturbed:
                 self._disturbed.add(event.chassis)
+                if self.outcome.state is TaskState.READY:
+                    return
                 self.outcome.notes.append(f"{self._inventory.server(event.chassis)}: {event.reason}; armed again")
                 group.start_soon(self._rearm, event.chassis)
         elif isinstance(event, AgentLost):
-            self._lost_agents.add(event.chassis)
+            self._asking.lost_agents.add(event.chassis)
             self.outcome.notes.append(f"{self._inventory.server(event.chassis)}: {event.reason}")
 
     def _on_probe(self, event: ProbeSeen, group: anyio.abc.TaskGroup) -> None:
@@ -198,7 +214,7 @@ class TaskRunner:
             await self._arming.rearm(chassis)
             self._disturbed.discard(chassis)
         except VTraceError as error:
-            self._lost_agents.add(chassis)
+            self._asking.lost_agents.add(chassis)
             self.outcome.notes.append(f"{self._inventory.server(chassis)} could not be armed again: {error}")
 
     async def _until_enough(self, group: anyio.abc.TaskGroup) -> None:
@@ -209,9 +225,9 @@ class TaskRunner:
             for pair in self._pairs.values():
                 if self._follow.has_enough(pair.index) and pair.index not in self._arming.stopped:
                     await self._arming.stop_pair(pair)
-            self._ask_overdue(group, now_s)
-            self._ask_new(group)
-            self._ask_requests(group)
+            self._asking.ask_overdue(group, now_s)
+            self._asking.ask_arrived(group)
+            self._asking.ask_requests(group, {i: r for i, r in self._requests.items() if not self._answers[i]})
             if self._enough(now_s):
                 return
             if now_s - told_s >= 1.0:
@@ -239,7 +255,7 @@ class TaskRunner:
             return all(p.settled(now_s) for p in packets)
         settled = [p for p in packets if p.settled(now_s)]
         last = settled[-SAME_ENDING_PACKETS:]
-        if not last or last[-1].complete or not self._cause_shown(pair, last[-1]):
+        if not last or last[-1].complete or not self._asking.cause_shown(pair, last[-1]):
             return False
         if any(p.ending() != last[-1].ending() for p in last):
             return False
@@ -250,96 +266,11 @@ class TaskRunner:
         enough = SAME_ENDING_S if len(last) >= SAME_ENDING_PACKETS else ONE_ENDING_S
         return same_for_s >= enough and (since_s >= 1.0)
 
-    def _cause_shown(self, pair: int, packet: Followed) -> bool:
-        """Whether the last inspection where the packet ended shows a cause."""
-        chassis = packet.last.chassis
-        found = [i for i in self._inspections if i.pair == pair and i.chassis == chassis]
-        return bool(found) and find_cause(found[-1], self._inventory) is not None
-
     def _unanswered(self, pair: int, now_s: float) -> bool:
         requests = self._requests[pair]
         if self._answers[pair] or len(requests) < UNANSWERED_REQUESTS:
             return False
         return now_s - requests[0].mono_ns / 1e9 >= UNANSWERED_S
-
-    # --- questions to the slow path ---------------------------------------------------------------------
-
-    def _ask_overdue(self, group: anyio.abc.TaskGroup, now_s: float) -> None:
-        for packet in self._follow.overdue(now_s):
-            if packet.settled(now_s) and now_s - packet.last_s > LOST_AFTER_S:
-                continue
-            self._ask_about(group, packet, now_s)
-
-    def _ask_about(self, group: anyio.abc.TaskGroup, packet: Followed, now_s: float) -> None:
-        pair = self._pairs.get(packet.pair)
-        if pair is None:
-            return
-        last = packet.last
-        chassis = [last.chassis]
-        if last.point == Point.REMOTE_OUTPUT and last.peer in self._agents:
-            chassis.append(last.peer)
-        for name in chassis:
-            if now_s - self._asked.get((pair.index, name), -ASK_EVERY_S) < ASK_EVERY_S:
-                continue
-            question = (
-                about_packet(packet.records, name, pair, self._arming.surveys)
-                if name == last.chassis
-                else about_arrival(last, pair, self._arming.surveys, self._inventory)
-            )
-            if question is not None:
-                self._asked[(pair.index, name)] = now_s
-                group.start_soon(self._ask, name, question)
-
-    def _ask_new(self, group: anyio.abc.TaskGroup) -> None:
-        """Once for each pair and chassis: what the entry that a delivered packet was handed to made of it."""
-        for pair in self._pairs.values():
-            for packet in self._follow.of_pair(pair.index)[:1]:
-                last = packet.last
-                if packet.complete and (pair.index, last.chassis) not in self._asked:
-                    question = about_packet(packet.records, last.chassis, pair, self._arming.surveys)
-                    if question is not None:
-                        self._asked[(pair.index, last.chassis)] = time.monotonic()
-                        group.start_soon(self._ask, last.chassis, question)
-
-    def _ask_requests(self, group: anyio.abc.TaskGroup) -> None:
-        for index, requests in self._requests.items():
-            pair = self._pairs[index]
-            key = (-1 - index, "")
-            if key in self._asked or self._answers[index] or len(requests) < 2:
-                continue
-            port = self._inventory.port(pair.source.port)
-            vif: LocalVif | None = self._arming.scope(requests[-1].chassis).vif(port) if port else None
-            if vif is not None:
-                self._asked[key] = time.monotonic()
-                group.start_soon(self._ask, requests[-1].chassis, about_request(requests[-1], pair, vif))
-
-    async def _ask_unseen(self) -> None:
-        """Where others have entries at our own priority, they may have kept packets from being colored."""
-        for pair in self._pairs.values():
-            port = self._inventory.port(pair.source.port)
-            if (
-                port is None
-                or self._follow.of_pair(pair.index)
-                or not self._arming.surveys[port.chassis].entries_at_top
-            ):
-                continue
-            vif = self._arming.scope(port.chassis).vif(port)
-            if vif is not None:
-                await self._ask(port.chassis, about_unseen(pair, vif))
-
-    async def _ask(self, chassis: str, question: SiteQuestion) -> None:
-        if (question.pair, chassis) in self._asking or chassis in self._lost_agents:
-            return
-        self._asking.add((question.pair, chassis))
-        try:
-            report = await self._agents[chassis].inspect(question)
-            self._inspections.append(await self._resolver.inspection(report, self._arming.surveys[chassis].layout))
-        except VTraceError as error:
-            self.outcome.notes.append(f"{self._inventory.server(chassis)} could not be asked: {error}")
-        finally:
-            self._asking.discard((question.pair, chassis))
-
-    # --- the end ----------------------------------------------------------------------------------------
 
     async def _finish(self, *, expired: bool) -> None:
         await self._arming.stop_coloring()
@@ -350,8 +281,8 @@ class TaskRunner:
         # Settling is a matter of time: no event tells it.
         while not self._follow.all_settled(time.monotonic()) and time.monotonic() < deadline:  # noqa: ASYNC110
             await anyio.sleep(TICK_S)
-        await self._ask_again()
-        await self._ask_unseen()
+        await self._asking.ask_again()
+        await self._asking.ask_unseen()
         for agent in self._agents.values():
             for index, packets in (await agent.counts(Role.COUNT)).items():
                 self._counts[index] = packets
@@ -382,19 +313,6 @@ class TaskRunner:
             for text in survey.entries_at_top
         ]
 
-    async def _ask_again(self) -> None:
-        """Asks once more at every place where packets ended, so that the answer knows which causes still stand."""
-        async with anyio.create_task_group() as group:
-            asked: set[tuple[int, str]] = set()
-            for packet in reversed(list(self._follow.packets.values())):
-                pair = self._pairs.get(packet.pair)
-                last = packet.last
-                if pair is None or packet.complete or (packet.pair, last.chassis) in asked:
-                    continue
-                asked.add((packet.pair, last.chassis))
-                self._asked.clear()
-                self._ask_about(group, packet, time.monotonic())
-
     async def _case(self) -> Case:
         for name, agent in self._agents.items():
             self.outcome.costs[name] = await agent.cost()
@@ -402,13 +320,14 @@ class TaskRunner:
         from vtrace.reconstruct.plain import reconstruct
 
         found = reconstruct(to_table(self._follow.records))
+        self.outcome.notes += self._asking.notes
         return Case(
             pairs=tuple(self._pairs.values()),
             inventory=self._inventory,
             reconstruction=found,
             records=tuple(from_table(found.records)),
-            inspections=tuple(sorted(self._inspections, key=lambda i: i.wall_ns)),
-            covered=tuple(sorted(set(self._agents) - self._lost_agents)),
+            inspections=tuple(sorted(self._asking.inspections, key=lambda i: i.wall_ns)),
+            covered=tuple(sorted(set(self._agents) - self._asking.lost_agents)),
             copies_cut={n: c.copies_cut + c.records_lost for n, c in self.outcome.costs.items()},
             neighbors=tuple(self._neighbors()),
             tunnels=check_tunnels(self._inventory, self._arming.surveys),

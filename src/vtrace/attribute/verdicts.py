@@ -154,8 +154,8 @@ def _rank(verdict: Verdict) -> tuple[object, ...]:
     return (
         not lost,
         _PATTERNS.index(verdict.pattern),
-        KINDS.index(verdict.kind) if not lost and verdict.kind != "delivered" else (9 if not lost else 0),
         -verdict.packets,
+        KINDS.index(verdict.kind),
         verdict.direction,
         verdict.from_,
         verdict.to,

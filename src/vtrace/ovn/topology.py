@@ -342,6 +342,13 @@ class InventoryReader:
         nb = await self._nb.select("Logical_Switch_Port", [("name", "==", row["logical_port"])], _LSP_COLUMNS)
         peer = row["options"].get("peer", "")
         first = nb[0] if nb else None
+        router_port = (
+            []
+            if first
+            else await self._nb.select(
+                "Logical_Router_Port", [("name", "==", row["logical_port"].removeprefix("cr-"))], ("_uuid",)
+            )
+        )
         return LogicalPort(
             name=row["logical_port"],
             key=row["tunnel_key"],
@@ -352,7 +359,7 @@ class InventoryReader:
             mac=(as_tuple(row["mac"]) or ("",))[0].split(" ")[0],
             addresses=tuple(as_tuple(first["addresses"])) if first else tuple(as_tuple(row["mac"])),
             port_security=tuple(as_tuple(first["port_security"])) if first else (),
-            nb_uuid=first["_uuid"] if first else "",
+            nb_uuid=next((r["_uuid"] for r in (*nb, *router_port)), ""),
             sb_uuid=row["_uuid"],
             enabled=as_tuple(first["enabled"]) != (False,) if first else True,
             up=as_tuple(row.get("up", True)) != (False,),

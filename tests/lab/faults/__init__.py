@@ -1,0 +1,1 @@
+"""An independent injector of faults: what is true is known from it, never from `vtrace diagnose`."""

@@ -1,0 +1,81 @@
+"""Which cases are run: the core always, of the whole matrix a sample (VTRACE_SAMPLE_SEED) or all (VTRACE_SOAK=1)."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+from collections.abc import Iterator
+
+from faults.catalogue import LOGICAL, Entry
+from faults.physical import FOREIGN, FOREIGN_CORE, PHYSICAL
+
+DEFAULT_SEED = 20260101
+SAMPLE_SIZE = 14
+DSCPS = (0, 10, 46)
+
+Coordinates = dict[str, object]
+
+
+def entries() -> dict[str, Entry]:
+    return {entry.name: entry for entry in (*LOGICAL, *PHYSICAL, *FOREIGN)}
+
+
+def seed() -> int:
+    return int(os.environ.get("VTRACE_SAMPLE_SEED") or DEFAULT_SEED)
+
+
+def coordinates(entry: Entry, number: int, *, near: bool) -> Coordinates:
+    """One case of an entry: where, which protocol and so on go round with the number."""
+    return {
+        "name": entry.name,
+        "placement": entry.placements[-1 - number % len(entry.placements)],
+        "proto": entry.protos[number % len(entry.protos)],
+        "ip": 6 if number % 3 == 2 else 4,
+        "opened_before": number % 4 != 3,
+        "dscp": DSCPS[number % len(DSCPS)],
+        "near_miss": near,
+    }
+
+
+def core() -> list[Coordinates]:
+    """Every kind of fault once, and its near-miss."""
+    known = entries()
+    names = [entry.name for entry in (*LOGICAL, *PHYSICAL)] + list(FOREIGN_CORE)
+    cases = []
+    for number, name in enumerate(names):
+        cases.append(coordinates(known[name], number, near=False))
+        if known[name].near:
+            cases.append(coordinates(known[name], number, near=True))
+    return cases
+
+
+def whole() -> Iterator[Coordinates]:
+    """Every fault at every place with every protocol, and every near-miss."""
+    draw = random.Random(seed())
+    for entry in entries().values():
+        nears = (False, True) if entry.near else (False,)
+        for placement, proto, ip, near in itertools.product(entry.placements, entry.protos, (4, 6), nears):
+            yield {
+                "name": entry.name,
+                "placement": placement,
+                "proto": proto,
+                "ip": ip,
+                "opened_before": draw.random() < 0.75,
+                "dscp": draw.choice(DSCPS),
+                "near_miss": near,
+            }
+
+
+def chosen() -> list[Coordinates]:
+    """The cases of this run."""
+    if os.environ.get("VTRACE_SOAK", "0") == "1":
+        return list(whole())
+    always = core()
+    return always + random.Random(seed()).sample(list(whole()), SAMPLE_SIZE)
+
+
+def name_of(case: Coordinates) -> str:
+    near = "-near" if case["near_miss"] else ""
+    when = "open" if case["opened_before"] else "new"
+    return f"{case['name']}{near}-{case['placement']}-{case['proto']}{case['ip']}-{when}-dscp{case['dscp']}"

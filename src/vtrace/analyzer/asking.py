@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 import anyio
 from anyio.abc import TaskGroup
@@ -21,8 +22,13 @@ from vtrace.model.record import Point
 from vtrace.model.task import Pair
 from vtrace.ovn.objects import ObjectResolver
 
-# How often the slow path is asked about one pair on one chassis, at most.
+# How often the slow path is asked about one flow of a pair on one chassis, at most.
 ASK_EVERY_S = 0.5
+# About how many flows of one pair one chassis is asked at most; each takes its vswitchd some 10 ms.
+MAX_FLOWS = 16
+
+# Pair, chassis and flow that a question is about.
+_Key: TypeAlias = tuple[int, str, str]
 
 
 class Asking:
@@ -49,54 +55,54 @@ class Asking:
         self._arming = arming
         self._follow = follow
         self._resolver = resolver
-        self._asked: dict[tuple[int, str], float] = {}
-        self._asking: set[tuple[int, str]] = set()
+        self._asked: dict[_Key, float] = {}
+        self._asking: set[_Key] = set()
         self.inspections: list[Inspection] = []
         self.notes: list[str] = []
         self.lost_agents: set[str] = set()
 
     def ask_overdue(self, group: TaskGroup, now_s: float) -> None:
+        """About packets that went in somewhere and did not come out in time: each flow at each place."""
         for packet in self._follow.overdue(now_s):
-            if packet.settled(now_s) and now_s - packet.last_s > LOST_AFTER_S:
-                continue
-            self._ask_about(group, packet, now_s)
+            if now_s - packet.last_s <= LOST_AFTER_S:
+                self._ask_about(group, packet, now_s)
+
+    def ask_arrived(self, group: TaskGroup) -> None:
+        """Once for each flow that arrives: what the entry that its packets were handed to made of them."""
+        for (pair, flow), packet in self._follow.arrived_flows.items():
+            if (pair, packet.last.chassis, flow) not in self._asked:
+                self._ask_about(group, packet, time.monotonic())
 
     def _ask_about(self, group: TaskGroup, packet: Followed, now_s: float) -> None:
         pair = self._pairs.get(packet.pair)
         if pair is None:
             return
         last = packet.last
-        chassis = [last.chassis]
+        places = [last.chassis]
         if last.point == Point.REMOTE_OUTPUT and last.peer in self._agents:
-            chassis.append(last.peer)
-        for name in chassis:
-            if now_s - self._asked.get((pair.index, name), -ASK_EVERY_S) < ASK_EVERY_S:
+            places.append(last.peer)
+        for chassis in places:
+            key = (pair.index, chassis, packet.flow_id)
+            if now_s - self._asked.get(key, -ASK_EVERY_S) < ASK_EVERY_S or self._too_many(key):
                 continue
             question = (
-                about_packet(packet.records, name, pair, self._arming.surveys)
-                if name == last.chassis
-                else about_arrival(last, pair, self._arming.surveys, self._inventory)
+                about_packet(packet.records, chassis, pair, self._arming.surveys)
+                if chassis == last.chassis
+                else about_arrival(last, packet.records, pair, self._arming.surveys, self._inventory)
             )
             if question is not None:
-                self._asked[(pair.index, name)] = now_s
-                group.start_soon(self._ask, name, question)
+                self._asked[key] = now_s
+                group.start_soon(self._ask, chassis, question)
 
-    def ask_arrived(self, group: TaskGroup) -> None:
-        """Once for each pair and chassis: what the entry that a delivered packet was handed to made of it."""
-        for pair in self._pairs.values():
-            for packet in self._follow.of_pair(pair.index)[:1]:
-                last = packet.last
-                if packet.complete and (pair.index, last.chassis) not in self._asked:
-                    question = about_packet(packet.records, last.chassis, pair, self._arming.surveys)
-                    if question is not None:
-                        self._asked[(pair.index, last.chassis)] = time.monotonic()
-                        group.start_soon(self._ask, last.chassis, question)
+    def _too_many(self, key: _Key) -> bool:
+        """Whether so many flows of a pair were asked about on a chassis that a new one has to do without."""
+        return key not in self._asked and sum(1 for k in self._asked if k[:2] == key[:2]) >= MAX_FLOWS
 
     def ask_requests(self, group: TaskGroup, unanswered: Mapping[int, Sequence[NeighborSeen]]) -> None:
         """Once for each pair: what becomes of the ARP or ND requests of its source that nobody answers."""
         for index, requests in unanswered.items():
             pair = self._pairs[index]
-            key = (-1 - index, "")
+            key = (-1 - index, "", "")
             if key in self._asked or len(requests) < 2:
                 continue
             port = self._inventory.port(pair.source.port)
@@ -120,32 +126,29 @@ class Asking:
                 await self._ask(port.chassis, about_unseen(pair, vif))
 
     async def _ask(self, chassis: str, question: SiteQuestion) -> None:
-        if (question.pair, chassis) in self._asking or chassis in self.lost_agents:
+        key = (question.pair, chassis, question.flow_id)
+        if key in self._asking or chassis in self.lost_agents:
             return
-        self._asking.add((question.pair, chassis))
+        self._asking.add(key)
         try:
             report = await self._agents[chassis].inspect(question)
             self.inspections.append(await self._resolver.inspection(report, self._arming.surveys[chassis].layout))
         except VTraceError as error:
             self.notes.append(f"{self._inventory.server(chassis)} could not be asked: {error}")
         finally:
-            self._asking.discard((question.pair, chassis))
+            self._asking.discard(key)
 
     async def ask_again(self) -> None:
         """Asks once more at every place where packets ended, so that the answer knows which causes still stand."""
+        self._asked.clear()
         async with anyio.create_task_group() as group:
-            asked: set[tuple[int, str]] = set()
             for packet in reversed(list(self._follow.packets.values())):
-                pair = self._pairs.get(packet.pair)
-                last = packet.last
-                if pair is None or packet.complete or (packet.pair, last.chassis) in asked:
-                    continue
-                asked.add((packet.pair, last.chassis))
-                self._asked.clear()
-                self._ask_about(group, packet, time.monotonic())
+                if packet.first and not packet.complete:
+                    self._ask_about(group, packet, time.monotonic())
+            self.ask_arrived(group)
 
     def cause_shown(self, pair: int, packet: Followed) -> bool:
-        """Whether the last inspection where the packet ended shows a cause."""
-        chassis = packet.last.chassis
-        found = [i for i in self.inspections if i.pair == pair and i.chassis == chassis]
+        """Whether the last inspection of the packet's flow where it ended shows a cause."""
+        chassis, flow = packet.last.chassis, packet.flow_id
+        found = [i for i in self.inspections if (i.pair, i.chassis, i.flow_id) == (pair, chassis, flow)]
         return bool(found) and find_cause(found[-1], self._inventory) is not None

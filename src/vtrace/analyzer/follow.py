@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from vtrace.model.inventory import Inventory
-from vtrace.model.record import LogRecord, Point
+from vtrace.model.record import LogRecord, Point, flow_id
 from vtrace.model.task import Pair
 
 # A packet is lost when nothing of it was seen for this long after its last record.
@@ -52,6 +52,12 @@ class Followed:
             chassis = sent[-1].peer if sent else ""
         return furthest
 
+    @property
+    def flow_id(self) -> str:
+        """Name of its flow; empty while the first-hop record is missing."""
+        start = next((r for r in self.records if r.point == Point.FIRST_HOP), None)
+        return flow_id(start) if start else ""
+
     def ending(self) -> tuple[object, ...]:
         """Where it is now: what has to be the same for two packets to have ended at the same place."""
         last = self.last
@@ -71,6 +77,8 @@ class Follower:
         self.packets: dict[tuple[int, int, int], Followed] = {}
         self.colored: dict[int, int] = defaultdict(int)
         self.records: list[LogRecord] = []
+        # The latest packet that arrived, of each pair and flow.
+        self.arrived_flows: dict[tuple[int, str], Followed] = {}
 
     def add(self, record: LogRecord, now_s: float) -> None:
         """Takes a record in."""
@@ -87,6 +95,8 @@ class Follower:
             self.colored[record.pair] += 1
         elif record.point == Point.EGRESS and (record.datapath, record.out_key) in self._goals:
             packet.arrived += 1
+        if packet.complete:
+            self.arrived_flows[(packet.pair, packet.flow_id)] = packet
 
     def has_enough(self, pair: int) -> bool:
         """Whether N packets of the pair are colored."""

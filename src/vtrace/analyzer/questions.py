@@ -8,7 +8,7 @@ from vtrace.collect.link import NeighborSeen, SiteQuestion, Survey
 from vtrace.model.inventory import Inventory
 from vtrace.model.openflow import TunnelPort
 from vtrace.model.plan import LocalVif
-from vtrace.model.record import LogRecord, Point
+from vtrace.model.record import LogRecord, Point, flow_id
 from vtrace.model.task import Pair
 
 _NAMES = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmp6"}
@@ -72,10 +72,12 @@ def about_packet(
         if tunnel is None or known is None:
             return None
         entry = tunnel_entry(tunnel, start.datapath, known.in_key, known.out_key, start.tunnel_src, start.tunnel_dst)
-    return _question(start, entry, pair)
+    return _question(start, entry, pair, hops)
 
 
-def about_arrival(sent: LogRecord, pair: Pair, surveys: dict[str, Survey], inventory: Inventory) -> SiteQuestion | None:
+def about_arrival(
+    sent: LogRecord, hops: Sequence[LogRecord], pair: Pair, surveys: dict[str, Survey], inventory: Inventory
+) -> SiteQuestion | None:
     """The question to the receiver about a packet that it has no record of: what would become of it there?"""
     survey = surveys.get(sent.peer)
     tunnel = next((t for t in survey.tunnels if t.chassis == sent.chassis), None) if survey else None
@@ -84,16 +86,18 @@ def about_arrival(sent: LogRecord, pair: Pair, surveys: dict[str, Survey], inven
         return None
     addresses = [end.encap_ips[0] for end in ends if end]
     entry = tunnel_entry(tunnel, sent.datapath, sent.in_key, sent.out_key, addresses[0], addresses[1])
-    return _question(sent, entry, pair)
+    return _question(sent, entry, pair, hops)
 
 
-def _question(record: LogRecord, entry: str, pair: Pair) -> SiteQuestion:
+def _question(record: LogRecord, entry: str, pair: Pair, hops: Sequence[LogRecord]) -> SiteQuestion:
+    first = next((r for r in hops if r.point == Point.FIRST_HOP), record)
     return SiteQuestion(
         pair=pair.index,
         direction=pair.direction,
         entry=entry,
         headers=headers(record),
         color=record.color,
+        flow_id=flow_id(first),
         src=record.src,
         dst=record.dst,
     )

@@ -75,6 +75,10 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     def pair(self, index: int) -> Pair:
         return next(p for p in self.pairs if p.index == index)
 
+    def of_flow(self, pair: int, chassis: str, flow_id: str) -> list[Inspection]:
+        """Those of one flow of it; one without a flow's name speaks for all."""
+        return [i for i in self.of_pair(pair, chassis) if i.flow_id in ("", flow_id)]
+
     def of_pair(self, pair: int, chassis: str) -> list[Inspection]:
         """The inspections of a pair's packets on a chassis, oldest first."""
         return [i for i in self.inspections if i.pair == pair and i.chassis == chassis]

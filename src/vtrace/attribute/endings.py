@@ -13,7 +13,10 @@ from vtrace.attribute.causes import CANDIDATE, CONCLUDED, Cause, Place, find_cau
 from vtrace.model.answer import Evidence, ObjectRef, Where
 from vtrace.model.inspection import Inspection
 from vtrace.model.inventory import Inventory, LogicalPort
-from vtrace.model.record import Disposition, LogRecord, Point
+from vtrace.model.record import Disposition, LogRecord, Point, flow_id
+
+# Tunnel keys of multicast groups begin here (ovn-sb(5), Multicast_Group).
+FIRST_MULTICAST_KEY = 32768
 
 
 class Ending(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,11 +70,15 @@ class _Endings:
             path=row["path"],
         )
 
+    def _first(self, row: dict[str, Any]) -> LogRecord:
+        hops: list[int] = row["hops"]
+        return self._case.records[hops[0]]
+
     def _left(self, row: dict[str, Any], last: LogRecord) -> tuple[str, Where, Cause | None]:
         """Handed to a port's entry: delivered, if the entry passed it on and it was the right port."""
         pair = self._case.pair(row["pair"])
         wanted = self._inventory.port(pair.destination.port)
-        inspection = nearest(self._case, row["pair"], last)
+        inspection = nearest(self._case, self._first(row), last, same_flow=True)
         place = Place(datapath=last.datapath, in_key=last.in_key, out_key=last.out_key)
         if inspection is not None:
             cause = _after_egress(inspection, self._inventory)
@@ -99,12 +106,13 @@ class _Endings:
         )
         if last.peer not in case.covered:
             return "evidence_missing", where, None
-        at_sender = nearest(case, row["pair"], last)
+        first = self._first(row)
+        at_sender = nearest(case, first, last)
         if at_sender is not None and at_sender.outcome == "drop":
             cause = find_cause(at_sender, inventory)
             if cause is not None:
                 return "dropped", where_of(inventory, last.chassis, cause.place), cause
-        for inspection in reversed(case.of_pair(row["pair"], last.peer)):
+        for inspection in reversed(case.of_flow(row["pair"], last.peer, flow_id(first))):
             cause = find_cause(inspection, inventory)
             if cause is not None and cause.code == "foreign_flow_entry" and inspection.steps[-1].table == 0:
                 return "dropped", where_of(inventory, last.peer, place), cause
@@ -114,13 +122,17 @@ class _Endings:
 
     def _stopped(self, row: dict[str, Any], last: LogRecord) -> tuple[str, Where, Cause | None]:
         """No record after one that should have been followed by another here."""
-        inspection = nearest(self._case, row["pair"], last)
+        inspection = nearest(self._case, self._first(row), last)
         place = _went_to(last, self._inventory)
         cause = find_cause(inspection, self._inventory) if inspection is not None else None
         if cause is not None:
             better = cause.place if cause.place.datapath else place
             return "dropped", where_of(self._inventory, last.chassis, better), cause
         here = where_of(self._inventory, last.chassis, place)
+        passed_on = inspection is not None and inspection.outcome in ("output", "tunnel")
+        if row["disposition"] == Disposition.UNPLANNED and passed_on and last.out_key < FIRST_MULTICAST_KEY:
+            port = self._inventory.port_by_key(last.datapath, last.out_key)
+            return "dropped", here, _misdelivered(port, last, self._case.pair(row["pair"]).destination.name)
         if self._cut_explains(last.chassis):
             return "evidence_missing", here, None
         return "dropped", here, _unknown(inspection, self._inventory)
@@ -132,9 +144,16 @@ class _Endings:
         return True
 
 
-def nearest(case: Case, pair: int, last: LogRecord) -> Inspection | None:
-    """The inspection of the pair on the record's chassis that was made nearest to it, by that chassis's clock."""
-    found = case.of_pair(pair, last.chassis)
+def nearest(case: Case, first: LogRecord, last: LogRecord, *, same_flow: bool = False) -> Inspection | None:
+    """The inspection, on the chassis of a packet's last record, that tells most about it.
+
+    Of the packet's own flow that which was made nearest to the record, by that chassis's clock. Where its flow was not
+    inspected, one of the same pair and protocol is taken, unless `same_flow`.
+    """
+    found = case.of_flow(first.pair, last.chassis, flow_id(first))
+    if not found and not same_flow:
+        proto = f"{first.proto} "
+        found = [i for i in case.of_pair(first.pair, last.chassis) if i.flow_id.startswith(proto)]
     return min(found, key=lambda i: abs(i.mono_ns - last.mono_ns)) if found else None
 
 

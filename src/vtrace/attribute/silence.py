@@ -82,10 +82,12 @@ def _kept_from_color(case: Case, pair: Pair) -> Verdict | None:
 
 def _silent(case: Case, pair: Pair) -> Why:
     port = case.inventory.port(pair.source.port)
+    answered = any(n.pair == pair.index and n.answers for n in case.neighbors)
+    rest = "though its ARP or ND requests were answered" if answered else "no ARP or ND request either"
     return Why(
         code="source_silent",
         actor="guest",
-        summary=f"nothing of this traffic left {pair.source.name}, no ARP or ND request either",
+        summary=f"nothing of this traffic left {pair.source.name}, {rest}",
         object=ObjectRef(type="Logical_Switch_Port", uuid=port.nb_uuid if port else "", name=pair.source.port),
         fix=f"check that {pair.source.name} sends to {pair.destination.address}: its address, routes and firewall",
     )

@@ -94,10 +94,9 @@ def still_stands(case: Case, ending: Ending) -> bool:
     """Whether the last inspection at the place of a loss still shows its cause."""
     if ending.cause is None:
         return False
-    inspections = [i for i in case.inspections if i.pair == ending.pair]
-    for chassis in {i.chassis for i in inspections}:
-        last = [i for i in inspections if i.chassis == chassis][-1]
-        cause = find_cause(last, case.inventory)
+    latest = {(i.chassis, i.flow_id): i for i in case.inspections if i.pair == ending.pair}
+    for inspection in latest.values():
+        cause = find_cause(inspection, case.inventory)
         if cause is not None and cause.key == ending.cause.key:
             return True
     return ending.cause.code in ("tunnel_misconfigured",)
@@ -107,13 +106,10 @@ def _pair_verdicts(case: Case, pair: Pair, found: Sequence[Ending]) -> list[Verd
     known = [e for e in found if e.kind != "evidence_missing"]
     groups: dict[tuple[object, ...], list[Ending]] = defaultdict(list)
     for ending in found:
-        cause = ending.cause.key if ending.cause else None
-        groups[(ending.kind, msgspec.structs.astuple(ending.where), cause)].append(ending)
+        groups[_group_of(ending)].append(ending)
     standing = {key: group[-1].kind in LOST and still_stands(case, group[-1]) for key, group in groups.items()}
-    passing = [
-        e.kind in LOST and not standing[(e.kind, msgspec.structs.astuple(e.where), e.cause.key if e.cause else None)]
-        for e in known
-    ]
+    # What a standing cause took says nothing of whether another loss has passed.
+    passing = [e.kind in LOST for e in known if not standing[_group_of(e)]]
     verdicts = []
     start, end = names(pair)
     for key, group in groups.items():
@@ -132,6 +128,11 @@ def _pair_verdicts(case: Case, pair: Pair, found: Sequence[Ending]) -> list[Verd
             )
         )
     return verdicts
+
+
+def _group_of(ending: Ending) -> tuple[object, ...]:
+    """What has to be equal for two packets to be in one verdict of their pair."""
+    return (ending.kind, msgspec.structs.astuple(ending.where), ending.cause.key if ending.cause else None)
 
 
 def _why(group: Sequence[Ending]) -> Why | None:

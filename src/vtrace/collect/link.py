@@ -90,6 +90,7 @@ class SiteQuestion(msgspec.Struct, frozen=True, kw_only=True):
         entry: the first part of the flow ("in_port=5" and tunnel fields); `headers` the rest. Without headers the
             question is about packets that were never colored: what the datapath caches for `in_ofport` is traced.
         color: what colored packets of it carry (None: don't look for their datapath flows).
+        flow_id: name of the flow (`model.record.flow_id`), handed back with the report.
         src, dst: addresses that cached flows have to cover; empty for any.
     """
 
@@ -99,6 +100,7 @@ class SiteQuestion(msgspec.Struct, frozen=True, kw_only=True):
     direction: int = 0
     in_ofport: int = 0
     color: int | None = None
+    flow_id: str = ""
     src: str = ""
     dst: str = ""
 

@@ -88,6 +88,17 @@ class LogRecord(msgspec.Struct, frozen=True, kw_only=True):
     mono_ns: int = 0
 
 
+# FIN, SYN and RST: what conntrack and stateful rules treat differently.
+_STATE_FLAGS = 0x07
+
+
+def flow_id(first_hop: LogRecord) -> str:
+    """Names the flow of a packet, by its first-hop record: packets with one name meet the same fate in a pipeline."""
+    r = first_hop
+    flags = r.tcp_flags & _STATE_FLAGS
+    return f"{r.proto} {r.src} {r.sport} {r.dst} {r.dport} ttl={r.ttl} dscp={r.dscp} frag={r.fragment} flags={flags}"
+
+
 class Disposition(StrEnum):
     """How a packet's records end. What it means (delivered, dropped, …) is for `attribute` to say."""
 

@@ -70,6 +70,7 @@ class ObjectResolver:
             mono_ns=report.mono_ns,
             entry=report.entry,
             flow=report.flow,
+            flow_id=report.flow_id,
             steps=tuple(steps),
             outcome=report.outcome,
             outputs=report.outputs,

@@ -104,7 +104,9 @@ def split_copies(group: Sequence[Row]) -> list[list[Row]]:
             continue
         same = [copy for copy in copies if _five_tuple(copy[0][1]) == _five_tuple(row[1])]
         candidates = same or copies
-        place = (row[1].incarnation, bool(same), *_place(row[1]), *(_five_tuple(row[1]) if same else ()))
+        # The TTL tells a second visit (a loop) from a second packet.
+        visit = (row[1].incarnation, row[1].ttl, *_place(row[1]))
+        place = (bool(same), *visit, *(_five_tuple(row[1]) if same else ()))
         if count[place] < len(candidates):
             candidates[count[place]].append(row)
         count[place] += 1

@@ -99,7 +99,6 @@ class ChassisAgent:
         facts = await ovs_bridge.read_bridge(self._rundir, self._bridge)
         table_0 = await self._ofctl.dump_entries(table=0)
         layout = await ovs_layout.discover_on(self._ofctl, facts)
-        ours = await self._ofctl.dump_entries(cookie=(registry.COOKIE_MAGIC << 48, registry.COOKIE_MAGIC_MASK))
         hooked = [table_0]
         for table in (layout.remote_output, layout.log_to_physical):
             hooked.append(await self._ofctl.dump_entries(table=table))
@@ -110,9 +109,14 @@ class ChassisAgent:
             vifs=local_vifs(table_0),
             ports=facts.ports,
             tunnels=facts.tunnels,
-            colors_used=colors_used(ours),
             entries_at_top=tuple(text for entries in hooked for text in entries_at_top(entries)),
             hostname=facts.hostname,
+        )
+
+    async def colors_used(self) -> tuple[int, ...]:
+        """The colors that entries of ours, of any run, hold on the bridge."""
+        return colors_used(
+            await self._ofctl.dump_entries(cookie=(registry.COOKIE_MAGIC << 48, registry.COOKIE_MAGIC_MASK))
         )
 
     async def claim(self, color: int) -> Claim:

@@ -30,7 +30,7 @@ FIRST_BURST_PACKETS = 40
 COPY_BURST_PACKETS = 60
 FIRST_RATE_PPS = 1000
 COPY_RATE_PPS = 3000
-_SMALLEST_BURST_PACKETS = 8
+_SMALLEST_BURST_PACKETS = 2
 _METER_TRIES = 4
 _METER_RETRY_S = 0.3
 
@@ -66,7 +66,8 @@ async def bridge_lock(rundir: str, bridge: str) -> AsyncIterator[None]:
 
 def is_our_meter(meter: MeterStat, max_meter: int) -> bool:
     """Whether a meter looks like one of ours: at the top of the id space, with one of our two rates."""
-    at_top = max_meter - registry.METER_ID_SPAN < meter.meter_id <= max_meter
+    lowest = max(max_meter - registry.METER_ID_SPAN, max_meter // 2)
+    at_top = lowest < meter.meter_id <= max_meter
     return at_top and meter.rate_pps in (FIRST_RATE_PPS, COPY_RATE_PPS)
 
 
@@ -113,7 +114,9 @@ class Claims:
                 kept.append(meter)
         first, copy = self._free_meters(kept, max_meter)
         burst = sum(m.burst_packets for m in kept if is_our_meter(m, max_meter))
-        share = min(1.0, max(0, BURST_BUDGET_PACKETS - burst) / (FIRST_BURST_PACKETS + COPY_BURST_PACKETS))
+        # Each further run gets half of what is left, so that all together stay within the budget.
+        left = max(0, BURST_BUDGET_PACKETS - burst)
+        share = min(1.0, (left if not burst else left / 2) / (FIRST_BURST_PACKETS + COPY_BURST_PACKETS))
         generation = self._free_generation(entries)
         claim = Claim(
             generation=generation,
@@ -192,7 +195,7 @@ class Claims:
 
     def _free_meters(self, meters: Sequence[MeterStat], max_meter: int) -> tuple[int, int]:
         taken = {m.meter_id for m in meters}
-        span = range(max_meter, max(max_meter - registry.METER_ID_SPAN, 0), -1)
+        span = range(max_meter, max(max_meter - registry.METER_ID_SPAN, max_meter // 2), -1)
         free = [meter_id for meter_id in span if meter_id not in taken and meter_id != 4000][:2]
         if len(free) < 2:
             raise CannotWorkError("No meter id is free", self._ofctl.mgmt_path, "too many runs of VTrace at once", "")

@@ -34,7 +34,12 @@ def _load(action: str) -> tuple[str, str]:
 
 
 def _is_number(text: str) -> bool:
-    return text.isdecimal() or text.startswith("0x")
+    try:
+        int(text, 0)
+    except ValueError:
+        # A masked load ("0x1/0xff") is none of OVN's.
+        return False
+    return True
 
 
 def colors_used(ours: Sequence[InstalledEntry]) -> tuple[int, ...]:

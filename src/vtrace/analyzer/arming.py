@@ -50,6 +50,7 @@ class Arming:
         self.uses: dict[int, ColorUse] = {}
         self.withdrawn: set[int] = set()
         self._epoch = 0
+        self._used: dict[str, tuple[int, ...]] = {}
         self.stopped: set[int] = set()
 
     async def claim_color(self, original_dscp: int) -> ColorUse:
@@ -65,7 +66,7 @@ class Arming:
             async with anyio.create_task_group() as group:
                 for name in self._agents:
                     group.start_soon(self._survey, name)
-            used = {color for s in self.surveys.values() for color in s.colors_used} | self.withdrawn
+            used = {color for colors in self._used.values() for color in colors} | self.withdrawn
             free = [color for color in POOL_2 if color not in used and color != original_dscp]
             if not free:
                 raise CannotWorkError(
@@ -83,7 +84,9 @@ class Arming:
         return use
 
     async def _survey(self, name: str) -> None:
-        self.surveys[name] = await self._agents[name].survey()
+        if name not in self.surveys:
+            self.surveys[name] = await self._agents[name].survey()
+        self._used[name] = await self._agents[name].colors_used()
 
     async def _claim(self, name: str, color: int) -> None:
         self.claims[name] = await self._agents[name].claim(color)

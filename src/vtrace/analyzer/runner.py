@@ -91,6 +91,7 @@ class TaskRunner:
         self._answers: dict[int, list[NeighborSeen]] = defaultdict(list)
         self._disturbed: set[str] = set()
         self._missing_color: set[int] = set()
+        self._early_dscps: set[int] = set()
         self._counts: dict[int, int] = {}
         self._started_s = 0.0
         self.outcome = Outcome()
@@ -107,6 +108,9 @@ class TaskRunner:
             await self._arm()
             self.outcome.state = TaskState.COLORING
             self._started_s = time.monotonic()
+            for dscp in sorted(self._early_dscps - set(self._arming.uses)):
+                self._missing_color.add(dscp)
+                group.start_soon(self._add_color, dscp)
             with anyio.move_on_after(self._spec.timeout_s) as limit:
                 await self._until_enough(group)
             await self._finish(expired=limit.cancelled_caught)
@@ -169,7 +173,12 @@ class TaskRunner:
         """A packet of the pair with a DSCP that has no color yet gets one."""
         if event.dscp in self._arming.uses or event.dscp in self._missing_color:
             return
-        if self._follow.has_enough(event.pair) or self.outcome.state is not TaskState.COLORING:
+        if self._follow.has_enough(event.pair):
+            return
+        if self.outcome.state is TaskState.READY:
+            self._early_dscps.add(event.dscp)
+            return
+        if self.outcome.state is not TaskState.COLORING:
             return
         self._missing_color.add(event.dscp)
         group.start_soon(self._add_color, event.dscp)

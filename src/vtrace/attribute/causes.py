@@ -42,8 +42,9 @@ class Cause(msgspec.Struct, frozen=True, kw_only=True):
     evidence: tuple[Evidence, ...] = ()
 
     @property
-    def key(self) -> tuple[str, str, str]:
-        return (self.code, self.object.type if self.object else "", self.object.uuid if self.object else "")
+    def key(self) -> tuple[str, ...]:
+        named = self.object
+        return (self.code, named.type, named.uuid, named.name) if named else (self.code,)
 
 
 Rule = Callable[[Inspection, Inventory], Cause | None]
@@ -54,7 +55,8 @@ def find_cause(inspection: Inspection, inventory: Inventory) -> Cause | None:
     for rule in _RULES:
         cause = rule(inspection, inventory)
         if cause is not None:
-            confidence = SEEN_ACTING if inspection.real_drop or cause.code in _COUNTED else cause.confidence
+            seen = inspection.real_drop or cause.code in _COUNTED
+            confidence = SEEN_ACTING if seen and cause.code != "unknown" else cause.confidence
             return msgspec.structs.replace(
                 cause, confidence=confidence, evidence=(*cause.evidence, trace_evidence(inspection, inventory))
             )
@@ -180,16 +182,12 @@ def _logical_drop(inspection: Inspection, inventory: Inventory) -> Cause | None:
 def _acl(inspection: Inspection, step: ResolvedStep, inventory: Inventory) -> Cause | None:
     acl = step
     if step.object.row_table != "ACL":
-        if "ct.inv" in step.object.match:
-            return _ct_invalid(step, inventory)
-        evaluated = [
-            s
-            for s in inspection.steps
-            if s.datapath == step.datapath and s.object.row_table == "ACL" and "acl" in s.object.stage
-        ]
-        if not evaluated:
+        # Since 23.06 the stage that drops has no row: it carries out what an entry of the stage before it decided.
+        acl = _decided(inspection, step)
+        if acl.object.row_table != "ACL" and "ct.inv" in acl.object.match:
+            return _blocked(step, inventory) if "+rpl" in acl.match else _ct_invalid(step, inventory)
+        if acl.object.row.get("action") not in ("drop", "reject"):
             return None
-        acl = evaluated[-1]
     row = acl.object.row
     rejects = row.get("action") == "reject"
     name = acl.object.row_name or row.get("match", "")
@@ -201,6 +199,25 @@ def _acl(inspection: Inspection, step: ResolvedStep, inventory: Inventory) -> Ca
         f"{row.get('match', '')!r} of {row.get('owner', _name(inventory, step))} {verb} it",
         object=ObjectRef(type="ACL", uuid=acl.object.row_uuid, name=name),
         fix=fixes.acl(acl.object),
+        place=_here(step),
+    )
+
+
+def _decided(inspection: Inspection, step: ResolvedStep) -> ResolvedStep:
+    """The last look-up, before an ACL action stage, in the evaluation stage that belongs to it."""
+    stage = step.object.stage.removesuffix("_action") + "_eval"
+    found = [s for s in inspection.steps if s.datapath == step.datapath and s.object.stage == stage]
+    return found[-1] if found else step
+
+
+def _blocked(step: ResolvedStep, inventory: Inventory) -> Cause:
+    """A reply on a connection that an ACL has marked: northd drops these in the stage for invalid packets."""
+    return Cause(
+        code="acl_drop",
+        actor="tenant",
+        summary=f"{_name(inventory, step)} drops this reply, since an ACL of it blocks the connection's other direction",
+        object=ObjectRef(type="ACL"),
+        fix=f"ovn-nbctl acl-list {_name(inventory, step)}",
         place=_here(step),
     )
 
@@ -372,7 +389,7 @@ def _physical_drop(inspection: Inspection, inventory: Inventory) -> Cause | None
     if inspection.outcome != "drop" or step is None:
         return None
     port = _port(inventory, step, out=True)
-    if port is None:
+    if port is None or port.type:
         return None
     reference = ObjectRef(type="Logical_Switch_Port", uuid=port.nb_uuid, name=port.name)
     if not port.enabled:

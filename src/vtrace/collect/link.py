@@ -69,8 +69,8 @@ AgentEvent: TypeAlias = LogRecord | ProbeSeen | NeighborSeen | DoubtSeen | Distu
 class Survey(msgspec.Struct, frozen=True, kw_only=True):
     """What an agent found on its bridge.
 
-    `colors_used` are colors that entries of other runs of ours hold there; `entries_at_top` are entries of
-    others at our own priority, as text (which of two such entries wins is undefined).
+    `entries_at_top` are entries of others at our own priority, as text (which of two such entries wins is
+    undefined).
     """
 
     chassis: str
@@ -78,7 +78,6 @@ class Survey(msgspec.Struct, frozen=True, kw_only=True):
     vifs: tuple[LocalVif, ...]
     ports: tuple[BridgePort, ...]
     tunnels: tuple[TunnelPort, ...]
-    colors_used: tuple[int, ...] = ()
     entries_at_top: tuple[str, ...] = ()
     hostname: str = ""
 
@@ -129,6 +128,11 @@ class AgentLink(Protocol):
 
     async def survey(self) -> Survey:
         """Looks at the bridge."""
+        ...
+
+    async def colors_used(self) -> tuple[int, ...]:
+        """The colors that entries of ours, of any run, hold on the bridge."""
+        ...
 
     async def claim(self, color: int) -> Claim:
         """Claims a color, and with the first one generation, controller id and meters; unlocks the bridge."""

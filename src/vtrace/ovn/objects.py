@@ -26,6 +26,10 @@ _PHYSICAL_TABLES = (
     ("Static_MAC_Binding", "datapath"),
 )
 _UNSCOPED_TABLES = ("Load_Balancer", "FDB", "ECMP_Nexthop", "Chassis_Template_Var", "Meter", "Encap", "Chassis")
+# Tables for large packets, between the ingress pipeline and remote output: two since 23.03.1, none before.
+LARGE_PACKET_TABLES = 2
+# Not a table of OVN's: Open vSwitch's own hidden entries (TBL_INTERNAL of ofproto-provider.h).
+_HIDDEN_TABLE = 254
 # Northbound rows that a stage may hint at, by a word of the stage's name.
 _HINTED = (
     ("acl", ("ACL",)),
@@ -113,8 +117,14 @@ class ObjectResolver:
         pipeline, table_id = logical_table(step.table, layout)
         if pipeline and datapath is not None:
             row = await self._logical_flow(prefix, pipeline, table_id, datapath)
-            return await self._from_logical_flow(row, datapath) if row else FOREIGN
-        return await self._physical(prefix, datapath, any_flow=datapath is None)
+            if row is not None:
+                return await self._from_logical_flow(row, datapath)
+            # The last tables before remote output may be those for large packets, which are physical.
+            if pipeline == "egress" or step.table < layout.remote_output - LARGE_PACKET_TABLES:
+                return FOREIGN
+        # What logical flows learn (LB affinity, ECMP next hops) is beyond log-to-physical and has their cookies.
+        learned = step.table > layout.log_to_physical
+        return await self._physical(prefix, datapath, any_flow=datapath is None or learned)
 
     async def _logical_flow(self, prefix: str, pipeline: str, table_id: int, datapath: LogicalDatapath) -> Row | None:
         """The logical flow with this cookie, among those of its table and datapath (or a group with it)."""
@@ -228,24 +238,29 @@ def is_default(step: TraceStep, layout: BridgeLayout) -> bool:
     """
     resubmits = all(a.startswith(("resubmit(", "load:", "set_field:", "move:", "->")) for a in step.actions)
     drops = step.actions in ((), ("drop",))
+    terms = step.match.split(",")
     if step.table == 0:
         if step.priority == 0:
             return drops
+        # 120, since 24.03: ICMP errors that say "too big" and came in by a tunnel.
         return (
-            step.priority == 100
-            and step.match.startswith("in_port=")
+            step.priority in (100, 120)
+            and any(term.startswith("in_port=") for term in terms)
+            and resubmits
             and step.actions[0].startswith("move:NXM_NX_TUN_ID")
         )
     first = min(layout.remote_output, layout.local_output, layout.check_loopback) - 3
     if first <= step.table <= layout.check_loopback:
         if step.priority == 0:
             return drops if step.table == layout.local_output else resubmits
-        only_flags = all(term.startswith("reg10=") for term in step.match.split(","))
+        only_flags = all(term.startswith("reg10=") for term in terms)
         return only_flags and resubmits and step.priority in (10, 150, 110)
     if step.table == layout.save_inport:
         return step.priority == 0 and resubmits
     if step.table == layout.log_to_physical:
         return step.priority == 0 and drops
     if step.table > layout.log_to_physical:
-        return step.priority == 0
+        # Since 24.09 three tables read the original destination of a connection, at priority 100.
+        reads_conntrack = bool(step.actions) and all(a.startswith(("move:NXM_NX_CT_", "->")) for a in step.actions)
+        return step.priority == 0 or step.table == _HIDDEN_TABLE or (step.priority == 100 and reads_conntrack)
     return False

@@ -63,7 +63,6 @@ def test_an_answered_request_or_that_of_another_pair_is_not_unresolved(watch: Ne
     assert code(only(attribute(case([], neighbors=(watch,))))) == "source_silent"
 
 
-@pytest.mark.xfail(strict=True, reason="the summary denies ARP requests that were seen and answered")
 def test_a_source_that_asked_and_was_answered_is_not_said_to_have_asked_nothing() -> None:
     verdict = only(attribute(case([], neighbors=(replace(UNANSWERED, answers=3),))))
     assert verdict.why is not None

@@ -229,7 +229,6 @@ def test_misdelivered() -> None:
     assert (verdict.kind, code(verdict), verdict.where.port) == ("dropped", "misdelivered", "spoof")
 
 
-@pytest.mark.xfail(strict=True, reason="a packet that left by a port nobody planned is unknown, not misdelivered")
 def test_misdelivered_at_a_port_that_the_inventory_does_not_have() -> None:
     # The any-port entry at remote output sees it first, and takes the color off there.
     log = Recorder()
@@ -373,7 +372,6 @@ def test_a_cause_that_went_away_does_not() -> None:
     assert (found.loss, found.verdicts[0].pattern, code(found.verdicts[0])) == ("no", "transient", "acl_drop")
 
 
-@pytest.mark.xfail(strict=True, reason="packets lost for a cause that stands count as delivered after another loss")
 def test_packets_lost_otherwise_are_not_delivered_afterwards() -> None:
     # All packets are lost: the first on the wire, thirty by an ACL that stands. Nothing was transient.
     found = attribute(case(log_of("-" + "x" * 30).records, [blocked()], tunnels=tunnels()))

@@ -291,7 +291,6 @@ def test_a_lost_first_hop_record_adds_no_hop_to_an_identical_packet(implementati
     assert len(only(found)["hops"]) == 4
 
 
-@pytest.mark.xfail(strict=True, reason="of a place visited twice only the first record is kept")
 def test_a_loop_between_two_servers_ends_where_its_last_record_is(implementation: Implementation) -> None:
     # Two gateway routers send the packet to each other until its TTL ends at one of them (reasons.md, ttl_exceeded).
     log = Recorder()

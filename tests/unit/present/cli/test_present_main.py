@@ -1,0 +1,104 @@
+"""The command line: exit codes and the one JSON document of wrong usage."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from vtrace.errors import CannotWorkError
+from vtrace.model.answer import Answer, TaskAnswer
+from vtrace.present.cli.diagnose import exit_code
+from vtrace.present.cli.main import first_leaf, main, wants_json
+
+WRONG = [
+    [],
+    ["no-such-command"],
+    ["diagnose"],
+    ["diagnose", "--from", "a"],
+    ["diagnose", "--from", "a", "--to", "b", "--proto", "sctp"],
+    ["diagnose", "--from", "a", "--to", "b", "--packets", "many"],
+    ["diagnose", "--from", "a", "--to", "b", "--ip", "5"],
+    ["diagnose", "--from", "a", "--to", "b", "--direction", "sideways"],
+    ["diagnose", "--from", "a", "--to", "b", "--no-such-option"],
+    ["diagnose", "--from", "a", "--to", "b", "--tcp-flags", "+nonsense", "--proto", "tcp"],
+    ["diagnose", "--from", "a", "--to", "b", "--tcp-flags", "", "--proto", "tcp"],
+]
+LATE = [
+    ["diagnose", "--from", "a", "--to", "b", "--packets", "0"],
+    ["diagnose", "--from", ",", "--to", "b"],
+    ["diagnose", "--from", "a", "--to", "b", "--dport", "80"],
+    ["diagnose", "--from", "a", "--to", "b", "--timeout", "0"],
+]
+
+
+@pytest.mark.parametrize("words", WRONG, ids=" ".join)
+def test_wrong_usage_exits_2_and_says_why(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("vtrace: ")
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("words", WRONG, ids=" ".join)
+def test_wrong_usage_with_json_is_one_document(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*words, "--json"]) == 2
+    document = json.loads(capsys.readouterr().out)
+    assert document.keys() == {"error"}
+    assert document["error"].keys() == {"what", "where", "why", "next_step"}
+    assert all(isinstance(text, str) for text in document["error"].values())
+    assert document["error"]["what"]
+
+
+@pytest.mark.xfail(strict=True, reason="the place (root, lab, databases) is looked at before the options are checked")
+@pytest.mark.parametrize("words", LATE, ids=" ".join)
+def test_wrong_usage_is_told_before_the_place_is_looked_at(words: list[str]) -> None:
+    assert main([*words, "--lab", "no-such-lab-of-the-unit-tests"]) == 2
+
+
+def test_a_lab_that_is_not_up_is_a_place_where_it_cannot_work(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["diagnose", "--from", "a", "--to", "b", "--json", "--lab", "no-such-lab-of-the-unit-tests"]
+    assert main(words) == 4
+    assert json.loads(capsys.readouterr().out)["error"]["what"]
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["diagnose", "--help"], ["lab", "--help"]], ids=" ".join)
+def test_help_exits_0(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(words)
+    assert caught.value.code == 0
+    assert "vtrace" in capsys.readouterr().out
+
+
+def test_the_help_of_diagnose_has_the_options_of_the_design(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["diagnose", "--help"])
+    out = capsys.readouterr().out
+    options = "--from --to --proto --sport --dport --tcp-flags --icmp-type --ip --direction --packets --timeout --json"
+    for option in f"{options} --watch --lab".split():
+        assert option in out
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        (["diagnose", "--json"], True),
+        (["lab", "exec", "web1", "--", "ip", "--json", "addr"], False),
+        (["lab", "status", "--json", "--", "x"], True),
+        ([], False),
+    ],
+)
+def test_json_after_two_hyphens_is_somebody_elses(words: list[str], wanted: bool) -> None:
+    assert wants_json(words) == wanted
+
+
+@pytest.mark.parametrize(("loss", "code"), [("no", 0), ("yes", 1), ("unknown", 3)])
+def test_exit_code_of_an_answer(loss: str, code: int) -> None:
+    assert exit_code(Answer(task=TaskAnswer(id="1", state="done"), loss=loss)) == code
+
+
+def test_of_several_errors_at_once_ours_is_told() -> None:
+    ours = CannotWorkError("no root")
+    group = BaseExceptionGroup("g", [ValueError("x"), BaseExceptionGroup("h", [OSError("y"), ours])])
+    assert first_leaf(group) is ours

@@ -42,7 +42,7 @@ from vtrace.attribute.verdicts import Attribution, attribute
 from vtrace.model.answer import Packets, Verdict
 from vtrace.model.inspection import Inspection, PortReading
 from vtrace.model.inventory import LogicalPort
-from vtrace.model.record import Point
+from vtrace.model.record import Point, flow_id
 from vtrace.model.task import Direction
 
 ACL_STEP = step(
@@ -165,6 +165,28 @@ def test_the_inspection_nearest_in_time_on_that_server_decides() -> None:
     far = inspection(PASSES, step(FOREIGN), chassis=HV2, at=1, mono_ns=at_ns + 10**12)
     verdict = attribute(case(log.records, [far, near])).verdicts[0]
     assert code(verdict) == "acl_drop"
+
+
+def test_the_inspection_of_the_packets_own_flow_decides() -> None:
+    log = log_of("x")
+    own = flow_id(log.records[0])
+    at_ns = log.records[-1].mono_ns
+    other = inspection(PASSES, step(FOREIGN), chassis=HV2, mono_ns=at_ns, flow_id=f"{own} of another")
+    mine = blocked(mono_ns=at_ns + 10**12, flow_id=own)
+    assert code(only(attribute(case(log.records, [other, mine])))) == "acl_drop"
+
+
+def test_another_flow_of_the_same_protocol_stands_in_for_one_that_nobody_asked_about() -> None:
+    log = log_of("x")
+    assert code(only(attribute(case(log.records, [blocked(flow_id="17 other")])))) == "acl_drop"
+    assert code(only(attribute(case(log.records, [blocked(flow_id="6 other")])))) == "unknown"
+
+
+def test_what_another_flow_meets_after_its_port_does_not_touch_what_was_delivered() -> None:
+    log = log_of(".")
+    foreign = step(FOREIGN, table=65, priority=200, cookie=0, out_key=WEB2)
+    after = inspection(PASSES, foreign, chassis=HV2, flow_id="17 other")
+    assert only(attribute(case(log.records, [after]))).kind == "delivered"
 
 
 def test_a_record_of_the_port_is_no_proof_of_leaving() -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import msgspec
+import msgspec.structs
 import pyarrow as pa
 import pytest
 from builders import PROPERTY
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vtrace.model.record import LogRecord, Point
+from vtrace.model.record import LogRecord, Point, flow_id
 from vtrace.model.record_schema import RECORD_SCHEMA, from_table, to_table
 
 TEXT = st.text(max_size=20)
@@ -71,6 +72,33 @@ def test_a_record_knows_what_the_design_asks_for() -> None:
 
 def test_points_have_the_words_of_the_answer() -> None:
     assert {point.word for point in Point} == {"first_hop", "ingress", "logical_egress", "remote_output", "egress"}
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "same"),
+    [
+        ("seq", 9, True),
+        ("key", 9, True),
+        ("ip_id", 9, True),
+        ("length_bytes", 9, True),
+        ("wall_ns", 9, True),
+        ("tcp_flags", 0x18, True),
+        ("tcp_flags", 0x02, False),
+        ("tcp_flags", 0x04, False),
+        ("src", "c", False),
+        ("dst", "c", False),
+        ("sport", 9, False),
+        ("dport", 9, False),
+        ("proto", 17, False),
+        ("ttl", 9, False),
+        ("dscp", 9, False),
+        ("fragment", 1, False),
+    ],
+)
+def test_packets_of_one_flow_differ_in_nothing_that_a_pipeline_looks_at(field: str, value: object, same: bool) -> None:
+    one = msgspec.convert({**REQUIRED, "tcp_flags": 0x10}, LogRecord)
+    two = msgspec.structs.replace(one, **{field: value})
+    assert (flow_id(one) == flow_id(two)) == same
 
 
 def test_a_record_is_frozen() -> None:

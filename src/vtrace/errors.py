@@ -71,3 +71,16 @@ class ProtocolError(VTraceError):
     """A peer sent something that can't be read."""
 
     exit_code = 4
+
+
+def first_leaf(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The error that made a group of concurrent tasks end: one of ours before any other."""
+    leaves: list[BaseException] = []
+    pending: list[BaseException] = [group]
+    while pending:
+        error = pending.pop(0)
+        if isinstance(error, BaseExceptionGroup):
+            pending.extend(error.exceptions)
+        else:
+            leaves.append(error)
+    return next((leaf for leaf in leaves if isinstance(leaf, VTraceError)), leaves[0])

@@ -5,8 +5,9 @@ On: what watches for the color, then what restores, what matches, and what color
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from typing import Any
 
 import anyio
 
@@ -19,7 +20,7 @@ from vtrace.color.entries import (
     reply_count_entries,
 )
 from vtrace.color.registry import POOL_2, Role
-from vtrace.errors import CannotWorkError, RefusedError
+from vtrace.errors import CannotWorkError, RefusedError, first_leaf
 from vtrace.match.entries import match_entries
 from vtrace.model.inventory import Inventory
 from vtrace.model.plan import Claim, ColorUse, FirstHop, PlannedEntry, Scope, TimeLimits
@@ -63,9 +64,7 @@ class Arming:
             for name in sorted(self._agents):
                 await self._agents[name].lock()
                 undo.push_async_callback(self._agents[name].abandon_claim)
-            async with anyio.create_task_group() as group:
-                for name in self._agents:
-                    group.start_soon(self._survey, name)
+            await self._on_all(self._survey)
             used = {color for colors in self._used.values() for color in colors} | self.withdrawn
             free = [color for color in POOL_2 if color not in used and color != original_dscp]
             if not free:
@@ -75,9 +74,7 @@ class Arming:
                     f"{len(POOL_2)} tasks at once are the limit where they share a server",
                     "Wait until another task has ended",
                 )
-            async with anyio.create_task_group() as group:
-                for name in self._agents:
-                    group.start_soon(self._claim, name, free[0])
+            await self._on_all(self._claim, free[0])
         self._epoch += 1
         use = ColorUse(color=free[0], epoch=self._epoch, original_dscp=original_dscp)
         self.uses[original_dscp] = use
@@ -140,49 +137,63 @@ class Arming:
 
     async def watch(self, use: ColorUse) -> None:
         """Puts in what notices that the color is in use by somebody else; verifies that copies are metered."""
-        for name, agent in self._agents.items():
-            scope = self.scope(name)
-            keys = {d.key for d in scope.datapaths}
-            vifs = [v for v in scope.vifs if v.datapath in keys]
-            await agent.install(doubt_entries(vifs, use, scope, self.claims[name], self.limits.match_s))
-            for vif in vifs[:1]:
-                family = "ip" if 4 in scope.ip_versions else "ipv6"
-                await self._require_meter(agent, f"in_port={vif.ofport},{family},nw_tos={use.color << 2}")
+        await self._on_all(self._watch_on, use)
+
+    async def _watch_on(self, name: str, use: ColorUse) -> None:
+        agent, scope = self._agents[name], self.scope(name)
+        keys = {d.key for d in scope.datapaths}
+        vifs = [v for v in scope.vifs if v.datapath in keys]
+        await agent.install(doubt_entries(vifs, use, scope, self.claims[name], self.limits.match_s))
+        for vif in vifs[:1]:
+            family = "ip" if 4 in scope.ip_versions else "ipv6"
+            await self._require_meter(agent, f"in_port={vif.ofport},{family},nw_tos={use.color << 2}")
 
     async def match(self, use: ColorUse) -> None:
-        """Puts in what restores and what matches, on all chassis."""
-        async with anyio.create_task_group() as group:
-            for name, agent in self._agents.items():
-                planned = match_entries(self.scope(name), use, self.claims[name], self.limits)
-                group.start_soon(agent.install, planned)
+        """Puts in what restores and what matches."""
+        await self._on_all(self._match_on, use)
+
+    async def _match_on(self, name: str, use: ColorUse) -> None:
+        await self._agents[name].install(match_entries(self.scope(name), use, self.claims[name], self.limits))
 
     async def probe(self) -> None:
         """Puts in what looks for packets of other DSCPs, ARP and ND, and what counts replies."""
-        for name, agent in self._agents.items():
-            scope, claim = self.scope(name), self.claims[name]
-            planned: list[PlannedEntry] = []
-            for vif, version in {(hop.vif, hop.pair.traffic.ip_version): None for hop in self.first_hops(name)}:
-                planned += neighbor_entries(vif, version, scope, claim, self.limits.color_s)
-            for hop in self.first_hops(name):
-                planned += probe_entries(hop, scope, claim, self.limits.color_s)
-            for pair in self._pairs:
-                port = self._inventory.port(pair.destination.port)
-                answering = scope.vif(port) if port is not None and port.chassis == name else None
-                if answering is not None and pair.direction is Direction.FORWARD:
-                    planned += reply_count_entries(pair, answering, scope, claim, self.limits.match_s)
-            await agent.install(planned)
+        await self._on_all(self._probe_on)
+
+    async def _probe_on(self, name: str) -> None:
+        scope, claim = self.scope(name), self.claims[name]
+        planned: list[PlannedEntry] = []
+        for vif, version in {(hop.vif, hop.pair.traffic.ip_version): None for hop in self.first_hops(name)}:
+            planned += neighbor_entries(vif, version, scope, claim, self.limits.color_s)
+        for hop in self.first_hops(name):
+            planned += probe_entries(hop, scope, claim, self.limits.color_s)
+        for pair in self._pairs:
+            port = self._inventory.port(pair.destination.port)
+            answering = scope.vif(port) if port is not None and port.chassis == name else None
+            if answering is not None and pair.direction is Direction.FORWARD:
+                planned += reply_count_entries(pair, answering, scope, claim, self.limits.match_s)
+        await self._agents[name].install(planned)
 
     async def color(self, use: ColorUse) -> None:
         """Starts coloring; withdraws it at once where copies turn out not to be metered."""
-        for name, agent in self._agents.items():
-            hops = [hop for hop in self.first_hops(name) if hop.pair.index not in self.stopped]
-            scope = self.scope(name)
-            claim, limit_s = self.claims[name], self.limits.color_s
-            planned = [entry for hop in hops for entry in coloring_entries(hop, use, scope, claim, limit_s)]
-            await agent.install(planned)
-            for entry in planned[:1]:
-                match = entry.entry.match.rsplit(",reg10=", 1)[0]
-                await self._require_meter(agent, match)
+        await self._on_all(self._color_on, use)
+
+    async def _color_on(self, name: str, use: ColorUse) -> None:
+        agent, scope, claim = self._agents[name], self.scope(name), self.claims[name]
+        hops = [hop for hop in self.first_hops(name) if hop.pair.index not in self.stopped]
+        limit_s = self.limits.color_s
+        planned = [entry for hop in hops for entry in coloring_entries(hop, use, scope, claim, limit_s)]
+        await agent.install(planned)
+        for entry in planned[:1]:
+            await self._require_meter(agent, entry.entry.match.rsplit(",reg10=", 1)[0])
+
+    async def _on_all(self, step: Callable[..., Coroutine[Any, Any, None]], *arguments: object) -> None:
+        """A step on all chassis at once; the next one begins when all have done it."""
+        try:
+            async with anyio.create_task_group() as group:
+                for name in self._agents:
+                    group.start_soon(step, name, *arguments)
+        except BaseExceptionGroup as errors:
+            raise first_leaf(errors) from errors
 
     async def stop_pair(self, pair: Pair) -> None:
         """Stops coloring a pair's packets."""

@@ -212,12 +212,13 @@ def _decided(inspection: Inspection, step: ResolvedStep) -> ResolvedStep:
 
 def _blocked(step: ResolvedStep, inventory: Inventory) -> Cause:
     """A reply on a connection that an ACL has marked: northd drops these in the stage for invalid packets."""
+    switch = _name(inventory, step)
     return Cause(
         code="acl_drop",
         actor="tenant",
-        summary=f"{_name(inventory, step)} drops this reply, since an ACL of it blocks the connection's other direction",
+        summary=f"an ACL of {switch} blocks the connection's other direction, so its replies are dropped too",
         object=ObjectRef(type="ACL"),
-        fix=f"ovn-nbctl acl-list {_name(inventory, step)}",
+        fix=f"ovn-nbctl acl-list {switch}",
         place=_here(step),
     )
 

@@ -247,7 +247,7 @@ def is_default(step: TraceStep, layout: BridgeLayout) -> bool:
             step.priority in (100, 120)
             and any(term.startswith("in_port=") for term in terms)
             and resubmits
-            and step.actions[0].startswith("move:NXM_NX_TUN_ID")
+            and any(a.startswith("move:NXM_NX_TUN_ID") for a in step.actions[:1])
         )
     first = min(layout.remote_output, layout.local_output, layout.check_loopback) - 3
     if first <= step.table <= layout.check_loopback:

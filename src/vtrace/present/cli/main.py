@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import msgspec
 
 from vtrace import __version__
-from vtrace.errors import UsageError, VTraceError
+from vtrace.errors import UsageError, VTraceError, first_leaf
 from vtrace.present.cli import diagnose, lab
 
 EXIT_INTERRUPTED = 130
@@ -63,19 +63,6 @@ def interrupted() -> int:
     """Says that the user broke it off."""
     print("vtrace: interrupted; everything of ours was removed", file=sys.stderr)
     return EXIT_INTERRUPTED
-
-
-def first_leaf(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The error that made a group of concurrent tasks end: one of ours before any other."""
-    leaves: list[BaseException] = []
-    pending: list[BaseException] = [group]
-    while pending:
-        error = pending.pop(0)
-        if isinstance(error, BaseExceptionGroup):
-            pending.extend(error.exceptions)
-        else:
-            leaves.append(error)
-    return next((leaf for leaf in leaves if isinstance(leaf, VTraceError)), leaves[0])
 
 
 def wants_json(words: Sequence[str]) -> bool:

@@ -111,7 +111,6 @@ def test_an_entry_made_by_hand_is_foreign(forged: TraceStep) -> None:
     assert not is_default(forged, LAYOUT)
 
 
-@pytest.mark.xfail(strict=True, reason="raises IndexError")
 def test_an_entry_of_table_0_without_actions_is_foreign() -> None:
     assert not is_default(step(0, 100, "in_port=5"), LAYOUT)
 

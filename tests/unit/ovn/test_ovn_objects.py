@@ -115,6 +115,51 @@ def test_an_entry_of_table_0_without_actions_is_foreign() -> None:
     assert not is_default(step(0, 100, "in_port=5"), LAYOUT)
 
 
+# Of a real bridge of OVN 25.03.0.
+LAYOUT_25_03 = BridgeLayout(
+    ingress_first=TableId(8),
+    remote_output=TableId(42),
+    local_output=TableId(43),
+    check_loopback=TableId(44),
+    egress_first=TableId(45),
+    save_inport=TableId(64),
+    log_to_physical=TableId(65),
+    guard_lsb=26,
+)
+
+
+def dumped_25_03() -> list[InstalledEntry]:
+    return [e for e in parse_dump((DATA / "dump_25.03.0.txt").read_text()) if e.cookie == 0]
+
+
+@pytest.mark.parametrize("entry", dumped_25_03(), ids=lambda e: f"{e.table}-{e.priority}-{e.match}")
+def test_no_cookie_0_entry_of_25_03_is_foreign(entry: InstalledEntry) -> None:
+    assert is_default(as_step(entry), LAYOUT_25_03)
+
+
+def test_the_hidden_entries_of_open_vswitch_are_not_foreign() -> None:
+    assert is_default(step(254, 2, "recirc_id=0", "drop"), LAYOUT_25_03)
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        step(0, 120, "icmp,in_port=5,icmp_type=3,icmp_code=4", "drop"),
+        step(0, 120, "icmp,icmp_type=3", "move:NXM_NX_TUN_ID[0..23]->OXM_OF_METADATA[0..23]", "resubmit(,43)"),
+        step(0, 120, "icmp,in_port=5", "move:NXM_NX_TUN_ID[0..23]->OXM_OF_METADATA[0..23]", "output:7"),
+        step(40, 100, "ip", "drop"),
+        step(42, 40000, "udp,metadata=0x2", "drop"),
+        step(43, 40000, "udp,metadata=0x2", "drop"),
+        step(80, 100, "ip", "drop"),
+        step(81, 100, "ct_state=+est+trk,ip", "drop"),
+        step(81, 200, "ip", "move:NXM_NX_CT_NW_DST[]->NXM_NX_REG1[]"),
+    ],
+    ids=lambda s: f"{s.table}-{s.priority}-{s.match}-{s.actions}",
+)
+def test_an_entry_made_by_hand_is_foreign_in_25_03(forged: TraceStep) -> None:
+    assert not is_default(forged, LAYOUT_25_03)
+
+
 def test_the_layout_of_another_release_is_followed() -> None:
     # 25.09: remote output 43, local output 45, check loopback 46, egress 47.
     newer = BridgeLayout(

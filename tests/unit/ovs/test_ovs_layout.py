@@ -99,6 +99,15 @@ def test_layouts_of_releases(text: str, expected: tuple[int, ...]) -> None:
     assert found.guard_lsb == 26
 
 
+def test_a_real_bridge_of_25_03() -> None:
+    # Too-big ICMP errors that come in by a tunnel have entries of their own, which go to two tables.
+    text = (Path(__file__).parent / "data" / "dump_25.03.0.txt").read_text()
+    found = layout(text, (3, 4, 5))
+    assert numbers(found) == (8, 42, 43, 44, 45, 64, 65)
+    assert used_bits(parse_dump(text)) == 0x11053
+    assert found.guard_lsb == 26
+
+
 def test_a_single_chassis_without_tunnels() -> None:
     lines = [line for line in DUMP.splitlines() if "output:8" not in line and "in_port=8 " not in line]
     assert numbers(layout("\n".join(lines), ())) == (8, 39, 40, 41, 42, 64, 65)

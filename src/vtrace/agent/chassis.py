@@ -34,6 +34,8 @@ from vtrace.ovs.ofctl import OfCtl
 EVENT_BUFFER = 50_000
 CLOSE_TIMEOUT_S = 15
 RENEW_TIMEOUT_S = 8
+# A cached flow that stays longer than this belongs to traffic that has ended.
+DRAIN_TIMEOUT_S = 3
 
 
 class ChassisAgent:
@@ -65,6 +67,7 @@ class ChassisAgent:
         self._channel: OpenFlowChannel | None = None
         self._installed = 0
         self._colors: set[int] = set()
+        self._colored: set[tuple[int, int]] = set()
         self._closing = False
         self.chassis = ""
 
@@ -148,6 +151,8 @@ class ChassisAgent:
         """Adds entries, all or none."""
         for planned in entries:
             self._logger.hooks[planned.entry.cookie] = planned.hook
+            if planned.hook.role == registry.Role.COLOR:
+                self._colored.add((planned.hook.ofport, planned.hook.color))
         await self._ofctl.add_entries([planned.entry for planned in entries])
         self._installed += len(entries)
 
@@ -190,6 +195,12 @@ class ChassisAgent:
         else:
             await self._ofctl.delete_entries(value, mask)
 
+    async def drain(self) -> None:
+        """Waits until the datapath has forgotten the entries removed so far: until then it acts by them."""
+        with anyio.move_on_after(DRAIN_TIMEOUT_S):
+            for ofport, color in sorted(self._colored):
+                await self._inspector.wait_until_uncolored(ofport, color)
+
     async def counts(self, role: int) -> dict[int, int]:
         """Packets counted by our entries of a role, by their index. May lag by about a second."""
         if self._claims.claim is None:
@@ -229,7 +240,9 @@ class ChassisAgent:
             return AgentCost()
         cost = await self.cost()
         generation = registry.cookie(registry.Role.COLOR, claim.generation) & registry.GENERATION_MASK
-        for role in (registry.Role.COLOR, registry.Role.PROBE, registry.Role.NEIGHBOR, registry.Role.MATCH):
+        await self.remove(registry.Role.COLOR)
+        await self.drain()
+        for role in (registry.Role.PROBE, registry.Role.NEIGHBOR, registry.Role.MATCH):
             await self.remove(role)
         await self._ofctl.delete_entries(generation, registry.GENERATION_MASK)
         left = await self._ofctl.dump_entries(cookie=(generation, registry.GENERATION_MASK))

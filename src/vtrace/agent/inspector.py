@@ -24,6 +24,7 @@ from vtrace.ovs.ofctl import OfCtl
 
 MIN_INTERVAL_S = 0.02
 _MAX_PASSES = 16
+_TUNNEL_PORTS = {"geneve": "genev_sys_6081", "vxlan": "vxlan_sys_4789", "stt": "stt_sys_7471"}
 # The userspace datapath's name is always this (ovs-vswitchd(8)).
 DATAPATH = "netdev@ovs-netdev"
 
@@ -58,6 +59,12 @@ class Inspector:
         found = await ovs_trace.trace(path, self._bridge, flow)
         copies = [text for text in found.datapath_actions if "userspace(" in text]
         return all("meter(" in text for text in copies)
+
+    async def wait_until_uncolored(self, ofport: int, color: int) -> None:
+        """Waits until no cached flow of a port gives packets the color: entries act on until their flows are gone."""
+        path = unixctl.ctl_path(self._rundir, "ovs-vswitchd")
+        while any(_colors(flow, color << 2) for flow in await self._cached(path, ofport, "", "")):
+            await anyio.sleep(MIN_INTERVAL_S)
 
     async def inspect(self, question: SiteQuestion) -> SiteReport:
         """Traces the flow as the tenant sends it, with the conntrack states that colored packets of it had.
@@ -115,12 +122,14 @@ class Inspector:
             return sum(flow.packets for flow in await self._cached(path, ofport, src, dst))
 
     async def _cached(self, path: str, ofport: int, src: str, dst: str) -> list[DatapathFlow]:
-        names = [p.name for p in self._facts.ports if p.ofport == ofport] if self._facts else []
-        return [
-            flow
-            for flow in await datapath.dump_flows(path, tos=None)
-            if flow.recirc_id == 0 and flow.in_port in names and _covers(flow, src, dst)
-        ]
+        """The cached flows of what comes in by a port for these addresses."""
+        flows = await datapath.dump_flows(path, in_port=self._datapath_port(ofport))
+        return [flow for flow in flows if flow.recirc_id == 0 and _covers(flow, src, dst)]
+
+    def _datapath_port(self, ofport: int) -> str:
+        """What the datapath calls the port; all tunnels of one kind share one port there."""
+        port = next((p for p in self._facts.ports if p.ofport == ofport), None) if self._facts else None
+        return _TUNNEL_PORTS.get(port.kind, port.name) if port else ""
 
     async def _chain(self, path: str, question: SiteQuestion) -> list[DatapathFlow]:
         """The datapath flows that colored packets of the question hit, pass by pass.
@@ -130,7 +139,7 @@ class Inspector:
         if question.color is None:
             return []
         try:
-            flows = await datapath.dump_flows(path, tos=None)
+            flows = await datapath.dump_flows(path, in_port=self._datapath_port(question.in_ofport))
         except VTraceError:
             return []
         tos = question.color << 2
@@ -207,9 +216,13 @@ def _outputs(found: Trace) -> Iterable[str]:
 
 def _is_entry(flow: DatapathFlow, tos: int) -> bool:
     """Whether a datapath flow is the first pass of colored packets: it colors them, or matches the color."""
-    sets = f"tos={tos:#x}/0xfc" in flow.actions or f"tclass={tos:#x}/0xfc" in flow.actions
     matches = bool(flow.tos_mask) and flow.tos & 0xFC == tos
-    return sets or matches
+    return matches or _colors(flow, tos)
+
+
+def _colors(flow: DatapathFlow, tos: int) -> bool:
+    """Whether a datapath flow gives its packets this DSCP."""
+    return f"tos={tos:#x}/0xfc" in flow.actions or f"tclass={tos:#x}/0xfc" in flow.actions
 
 
 def _ct_next(flow: DatapathFlow) -> str:

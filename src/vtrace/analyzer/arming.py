@@ -102,8 +102,9 @@ class Arming:
 
     async def start_over(self, disturbed: Iterable[str]) -> None:
         """Takes everything off, and waits until the bridges that somebody cleared are whole again."""
+        await self.stop_coloring()
         for agent in self._agents.values():
-            for role in (Role.COLOR, Role.PROBE, Role.NEIGHBOR, Role.COUNT, Role.MATCH, Role.RESTORE, Role.DOUBT):
+            for role in (Role.COUNT, Role.MATCH, Role.RESTORE, Role.DOUBT):
                 await agent.remove(role)
         for name in disturbed:
             await self._agents[name].renew()
@@ -206,16 +207,20 @@ class Arming:
             await agent.remove(Role.COLOR, color=use.color, index=pair.index)
 
     async def stop_coloring(self) -> None:
-        """Stops all coloring and probing."""
+        """Stops all coloring and probing; when it returns no packet is colored any more."""
         async with anyio.create_task_group() as group:
             for agent in self._agents.values():
-                group.start_soon(_remove, agent, (Role.COLOR, Role.PROBE, Role.NEIGHBOR))
+                group.start_soon(_stop, agent)
 
     async def withdraw(self, use: ColorUse) -> None:
         """Takes a color out of use everywhere: coloring first, restoring last."""
         self.withdrawn.add(use.color)
         self.uses = {dscp: u for dscp, u in self.uses.items() if u.color != use.color}
-        for role in (Role.COLOR, Role.DOUBT, Role.MATCH, Role.RESTORE):
+        for agent in self._agents.values():
+            await agent.remove(Role.COLOR, color=use.color)
+        for agent in self._agents.values():
+            await agent.drain()
+        for role in (Role.DOUBT, Role.MATCH, Role.RESTORE):
             for agent in self._agents.values():
                 await agent.remove(role, color=use.color)
 
@@ -235,6 +240,7 @@ class Arming:
             )
 
 
-async def _remove(agent: AgentLink, roles: Sequence[Role]) -> None:
-    for role in roles:
+async def _stop(agent: AgentLink) -> None:
+    for role in (Role.COLOR, Role.PROBE, Role.NEIGHBOR):
         await agent.remove(role)
+    await agent.drain()

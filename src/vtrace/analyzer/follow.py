@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from vtrace.model.inventory import Inventory
 from vtrace.model.record import LogRecord, Point, flow_id
 from vtrace.model.task import Pair
+from vtrace.reconstruct.chaining import chain
 
 # A packet is lost when nothing of it was seen for this long after its last record.
 LOST_AFTER_S = 1.0
@@ -18,15 +19,22 @@ OVERDUE_AFTER_S = 0.12
 class Followed:
     """One key's packets: their records so far, and whether all of them arrived."""
 
-    __slots__ = ("arrived", "first", "last_s", "pair", "records", "started_s")
+    __slots__ = ("_last", "arrived", "first", "last_s", "pair", "records", "started_s")
 
     def __init__(self, now_s: float) -> None:
         self.pair = -1
+        self._last: LogRecord | None = None
         self.records: list[LogRecord] = []
         self.first = 0
         self.arrived = 0
         self.started_s = now_s
         self.last_s = now_s
+
+    def take(self, record: LogRecord, now_s: float) -> None:
+        """Adds a record."""
+        self.records.append(record)
+        self.last_s = now_s
+        self._last = None
 
     @property
     def complete(self) -> bool:
@@ -38,19 +46,13 @@ class Followed:
     @property
     def last(self) -> LogRecord:
         """The furthest record on its way. Not the one that came in last: each chassis reports on its own."""
-        by_chassis: dict[str, list[LogRecord]] = {}
-        for record in self.records:
-            by_chassis.setdefault(record.chassis, []).append(record)
-        start = next((r for r in self.records if r.point == Point.FIRST_HOP), self.records[0])
-        seen: set[str] = set()
-        furthest = start
-        chassis = start.chassis
-        while chassis in by_chassis and chassis not in seen:
-            seen.add(chassis)
-            furthest = max(by_chassis[chassis], key=lambda r: r.seq)
-            sent = [r for r in by_chassis[chassis] if r.point == Point.REMOTE_OUTPUT and r.peer]
-            chassis = sent[-1].peer if sent else ""
-        return furthest
+        if not self.first:
+            return self.records[-1]
+        if self._last is None:
+            ordered = sorted(self.records, key=lambda r: (r.chassis, r.incarnation, r.seq))
+            hops, _ = chain(list(enumerate(ordered)))
+            self._last = hops[-1][1]
+        return self._last
 
     @property
     def flow_id(self) -> str:
@@ -87,8 +89,7 @@ class Follower:
         packet = self.packets.get(key)
         if packet is None:
             packet = self.packets[key] = Followed(now_s)
-        packet.records.append(record)
-        packet.last_s = now_s
+        packet.take(record, now_s)
         if record.point == Point.FIRST_HOP:
             packet.pair = record.pair
             packet.first += 1

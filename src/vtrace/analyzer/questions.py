@@ -72,7 +72,7 @@ def about_packet(
         if tunnel is None or known is None:
             return None
         entry = tunnel_entry(tunnel, start.datapath, known.in_key, known.out_key, start.tunnel_src, start.tunnel_dst)
-    return _question(start, entry, pair, hops)
+    return _question(start, entry, pair, hops, start.in_ofport)
 
 
 def about_arrival(
@@ -86,16 +86,17 @@ def about_arrival(
         return None
     addresses = [end.encap_ips[0] for end in ends if end]
     entry = tunnel_entry(tunnel, sent.datapath, sent.in_key, sent.out_key, addresses[0], addresses[1])
-    return _question(sent, entry, pair, hops)
+    return _question(sent, entry, pair, hops, tunnel.ofport)
 
 
-def _question(record: LogRecord, entry: str, pair: Pair, hops: Sequence[LogRecord]) -> SiteQuestion:
+def _question(record: LogRecord, entry: str, pair: Pair, hops: Sequence[LogRecord], in_ofport: int) -> SiteQuestion:
     first = next((r for r in hops if r.point == Point.FIRST_HOP), record)
     return SiteQuestion(
         pair=pair.index,
         direction=pair.direction,
         entry=entry,
         headers=headers(record),
+        in_ofport=in_ofport,
         color=record.color,
         flow_id=flow_id(first),
         src=record.src,

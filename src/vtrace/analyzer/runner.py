@@ -45,6 +45,9 @@ DRAIN_S = 2.0
 # How often the entries are put on when somebody takes them off meanwhile, and how soon we hear of that.
 ARM_TRIES = 3
 NOTICE_S = 0.3
+STOP_TIMEOUT_S = 5.0
+# For how long a colored packet may still be on its way between two servers.
+IN_FLIGHT_S = 0.05
 
 Progress = Callable[[str], None]
 
@@ -101,6 +104,16 @@ class TaskRunner:
         use = await self._arming.claim_color(0)
         self._progress(f"task ready: color {use.color:#04x} on {', '.join(sorted(self._agents))}")
         self.outcome.state = TaskState.READY
+        try:
+            await self._color_and_collect()
+        finally:
+            # Coloring ends on every server before any of them stops to restore: also when the task is broken off.
+            with anyio.CancelScope(shield=True), anyio.move_on_after(STOP_TIMEOUT_S):
+                await self._arming.stop_coloring()
+                await anyio.sleep(IN_FLIGHT_S)
+        return await self._case()
+
+    async def _color_and_collect(self) -> None:
         async with anyio.create_task_group() as group:
             group.start_soon(_import_meanwhile)
             for agent in self._agents.values():
@@ -115,7 +128,6 @@ class TaskRunner:
                 await self._until_enough(group)
             await self._finish(expired=limit.cancelled_caught)
             group.cancel_scope.cancel()
-        return await self._case()
 
     async def _arm(self) -> None:
         """Puts everything on; once more where ovn-controller took it off meanwhile.

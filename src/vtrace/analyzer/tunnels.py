@@ -37,6 +37,8 @@ def _end(survey: Survey, peer: str, inventory: Inventory) -> str:
         return f"{here} has no tunnel port towards {wanted.server}"
     if tunnel.remote_ip not in wanted.encap_ips:
         return f"{here} sends to {tunnel.remote_ip}, {wanted.server} is at {', '.join(wanted.encap_ips)}"
+    if tunnel.options.get("key", "flow") != "flow":
+        return f"{here} uses the tunnel key {tunnel.options['key']}, and OVN sets it by flow"
     if tunnel.kind not in wanted.encap_types:
         return f"{here} uses {tunnel.kind}, {wanted.server} takes {', '.join(wanted.encap_types)}"
     return ""

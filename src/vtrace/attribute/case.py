@@ -55,7 +55,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
         inspections: every inspection made, oldest first.
         covered: chassis that had an agent.
         copies_cut: for each chassis, copies that the meter or a full buffer took.
-        first_copies_cut: the same for copies of the first hop.
+        reply_asked: whether the reply direction is colored too, so that it need not be counted.
         packets_asked: N for each pair and direction.
     """
 

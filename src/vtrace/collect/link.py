@@ -156,6 +156,9 @@ class AgentLink(Protocol):
     async def remove(self, role: int, *, color: int | None = None, index: int | None = None) -> None:
         """Removes our entries of a role, all or those of one color and index."""
 
+    async def drain(self) -> None:
+        """Waits until the datapath has forgotten the entries removed so far: until then it acts by them."""
+
     async def counts(self, role: int) -> dict[int, int]:
         """Packets counted by our entries of a role, by their index. May lag by about a second."""
 

@@ -97,6 +97,7 @@ def _coloring_entry(
             point=Point.FIRST_HOP,
             datapath=hop.vif.datapath,
             in_key=hop.vif.key,
+            ofport=hop.vif.ofport,
             pair=hop.pair.index,
             color=use.color,
             epoch=use.epoch,

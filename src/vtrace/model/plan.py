@@ -75,6 +75,7 @@ class Hook(msgspec.Struct, frozen=True, kw_only=True):
     point: int = -1
     datapath: int = 0
     in_key: int = 0
+    ofport: int = 0
     peer: str = ""
     pair: int = -1
     color: int = -1

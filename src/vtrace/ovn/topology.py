@@ -51,7 +51,8 @@ def addresses_of(port: Row) -> list[tuple[str, tuple[str, ...]]]:
     found = []
     for text in as_tuple(port["addresses"]):
         words = text.split()
-        if words and words[0] == "dynamic":
+        if "dynamic" in words:
+            # What OVN gave out; nothing yet where that column is empty (ovn-nb(5)).
             words = " ".join(as_tuple(port.get("dynamic_addresses", ()))).split()
         if words and words[0].count(":") == 5:
             found.append((words[0].lower(), tuple(words[1:])))

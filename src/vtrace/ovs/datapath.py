@@ -32,7 +32,7 @@ _PLAIN_ACTIONS = frozenset(
 
 
 async def dump_flows(
-    path: str, *, tos: int | None = None, datapath: str = "", timeout_s: float = 10
+    path: str, *, tos: int | None = None, in_port: str = "", datapath: str = "", timeout_s: float = 10
 ) -> tuple[DatapathFlow, ...]:
     """The cached flows, all, or those of the packets with a TOS byte.
 
@@ -40,6 +40,7 @@ async def dump_flows(
         path: control socket of ovs-vswitchd.
         tos: the TOS byte or traffic class; its two ECN bits are left aside. The answer holds the flows that
             require this DSCP, and the flows that continue them after a recirculation, whatever these match.
+        in_port: only flows of what comes in by this port of the datapath.
         datapath: name of the datapath, needed only where there are several.
 
     Raises:
@@ -48,7 +49,8 @@ async def dump_flows(
     """
     where = (datapath,) if datapath else ()
     if tos is None:
-        return parse_dump(await call(path, "dpctl/dump-flows", "-m", *where, timeout_s=timeout_s))
+        only = (f"filter=in_port={in_port}",) if in_port else ()
+        return parse_dump(await call(path, "dpctl/dump-flows", "-m", *where, *only, timeout_s=timeout_s))
     flows: dict[str, DatapathFlow] = {}
     for family in ("ip", "ipv6"):
         words = ("-m", *where, f"filter={family},nw_tos={tos & _DSCP_MASK}")

@@ -116,7 +116,6 @@ def test_the_last_record_is_the_furthest_on_the_way() -> None:
     assert only(followed(log.records[::-1])).last == log.records[-1]
 
 
-@pytest.mark.xfail(strict=True, reason="a chassis that is visited a second time is not followed to its end")
 def test_the_last_record_of_a_hairpin_is_that_of_the_second_visit() -> None:
     log = Recorder()
     log.hairpin(1)
@@ -254,7 +253,6 @@ def test_tunnels_that_are_as_the_southbound_database_says() -> None:
         pytest.param(
             {"options": {"key": "7"}},
             "key",
-            marks=pytest.mark.xfail(strict=True, reason="the tunnel's key is not compared (ovn-controller: flow)"),
         ),
     ],
     ids=["address", "type", "key"],

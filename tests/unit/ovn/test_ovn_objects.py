@@ -47,14 +47,6 @@ def test_logical_table(table: int, place: tuple[str, int]) -> None:
     assert logical_table(table, LAYOUT) == place
 
 
-@pytest.mark.xfail(strict=True, reason="the two tables before remote output count as logical ones")
-@pytest.mark.parametrize("table", [37, 38])
-def test_the_tables_for_large_packets_are_physical(table: int) -> None:
-    # lflow.h of 23.03.1: OFTABLE_OUTPUT_LARGE_PKT_DETECT 37, OFTABLE_OUTPUT_LARGE_PKT_PROCESS 38. Their entries for
-    # multichassis ports have the Port_Binding's cookie: looked up as a logical flow they would be "foreign".
-    assert logical_table(table, LAYOUT) == ("", 0)
-
-
 def step(table: int, priority: int, match: str, *actions: str) -> TraceStep:
     return TraceStep(
         depth=0, bridge="br-int", table=table, match=match, priority=priority, cookie=Cookie(0), actions=actions

@@ -28,7 +28,6 @@ MAC = "0a:00:00:00:00:01"
         pytest.param(
             {"addresses": f"{MAC} dynamic", "dynamic_addresses": f"{MAC} 10.0.0.7"},
             [(MAC, ("10.0.0.7",))],
-            marks=pytest.mark.xfail(strict=True, reason='"MAC dynamic" gives the address "dynamic"'),
         ),
     ],
 )
@@ -180,7 +179,6 @@ async def test_an_address_outside_is_an_endpoint_where_that_may_be() -> None:
 
 
 @pytest.mark.anyio
-@pytest.mark.xfail(strict=True, reason="a port with a dynamic address ends every search by address with ValueError")
 async def test_a_port_whose_address_is_not_given_out_yet_disturbs_no_other() -> None:
     # ovn-nb(5): "MAC dynamic" asks for an address of the switch's subnet.
     tables = {**TABLES, "Logical_Switch_Port": [*TABLES["Logical_Switch_Port"], lsp("late", f"{MAC} dynamic")]}

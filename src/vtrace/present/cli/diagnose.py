@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import sys
 from functools import partial
 from typing import TYPE_CHECKING
@@ -12,6 +14,7 @@ import msgspec
 from vtrace.errors import UsageError
 from vtrace.model.answer import Answer
 from vtrace.model.task import Direction, TaskSpec, TrafficFilter
+from vtrace.task import admission
 
 if TYPE_CHECKING:
     from vtrace.embedded import Cloud
@@ -64,6 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
     from vtrace.embedded import find_cloud
 
     spec = _spec(arguments)
+    admission.check(spec)
     cloud = find_cloud(
         lab=arguments.lab,
         nb=arguments.nb,
@@ -71,6 +75,9 @@ def run(arguments: argparse.Namespace) -> int:
         rundir=arguments.rundir,
         bridge=arguments.bridge,
     )
+    for name in (signal.SIGTERM, signal.SIGHUP):
+        # Ended in the same way as by Ctrl-C: everything of ours is removed first.
+        signal.signal(name, lambda *_: os.kill(os.getpid(), signal.SIGINT))
     while True:
         answer = anyio.run(partial(_diagnose, spec, cloud))
         _print(answer, as_json=arguments.json)

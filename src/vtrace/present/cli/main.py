@@ -50,18 +50,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             report(leaf, as_json=wants_json(words))
             return leaf.exit_code
         if isinstance(leaf, KeyboardInterrupt):
-            return interrupted()
+            return interrupted(as_json=wants_json(words))
         raise
     except KeyboardInterrupt:
-        return interrupted()
+        return interrupted(as_json=wants_json(words))
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_INTERRUPTED
 
 
-def interrupted() -> int:
+def interrupted(*, as_json: bool) -> int:
     """Says that the user broke it off."""
-    print("vtrace: interrupted; everything of ours was removed", file=sys.stderr)
+    report(VTraceError("Interrupted", "", "", "Everything of ours was removed"), as_json=as_json)
     return EXIT_INTERRUPTED
 
 

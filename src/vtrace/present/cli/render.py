@@ -61,7 +61,7 @@ def _verdict(verdict: Verdict) -> list[str]:
     where = verdict.where
     pair = f"{verdict.from_} → {verdict.to}" if verdict.direction == "forward" else f"{verdict.to} → {verdict.from_}"
     device = f"{_KINDS.get(where.vfd_kind or '', 'device')} {where.vfd}" if where.vfd else "an unknown device"
-    place = f"{device} on server {where.server}"
+    place = f"{device} on server {where.server or 'unknown'}"
     if where.server_ip:
         place += f" ({where.server_ip})"
     lines = [""]
@@ -71,7 +71,7 @@ def _verdict(verdict: Verdict) -> list[str]:
         )
         return lines
     if verdict.kind == "lost_between":
-        what = f"{verdict.packets} lost between {place} and server {where.next_server}"
+        what = f"{verdict.packets} lost between {place} and server {where.next_server or 'unknown'}"
     elif verdict.kind == "dropped":
         what = f"{verdict.packets} dropped by {place}"
         if where.port:

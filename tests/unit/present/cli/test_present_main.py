@@ -51,7 +51,6 @@ def test_wrong_usage_with_json_is_one_document(words: list[str], capsys: pytest.
     assert document["error"]["what"]
 
 
-@pytest.mark.xfail(strict=True, reason="the place (root, lab, databases) is looked at before the options are checked")
 @pytest.mark.parametrize("words", LATE, ids=" ".join)
 def test_wrong_usage_is_told_before_the_place_is_looked_at(words: list[str]) -> None:
     assert main([*words, "--lab", "no-such-lab-of-the-unit-tests"]) == 2

@@ -141,7 +141,6 @@ def test_notes_and_cost_are_shown() -> None:
     assert "3 copies cut" in found
 
 
-@pytest.mark.xfail(strict=True, reason='an unknown server is printed as "None"')
 def test_what_is_not_known_is_not_called_none() -> None:
     unknown = Verdict(kind="lost_between", from_="a", to="b", packets=1, where=Where(server="hv1"), why=WHY)
     assert "None" not in text(unknown, loss="yes")

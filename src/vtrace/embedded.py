@@ -17,7 +17,7 @@ from vtrace.analyzer.arming import TIME_STEP_S
 from vtrace.analyzer.runner import Outcome, Progress, TaskRunner
 from vtrace.attribute.causes import rfc3339
 from vtrace.attribute.verdicts import Attribution, attribute
-from vtrace.errors import CannotWorkError, UsageError
+from vtrace.errors import CannotWorkError, UsageError, VTraceError
 from vtrace.lab import state as lab_state
 from vtrace.model.answer import Answer, Cost, TaskAnswer
 from vtrace.model.inventory import Inventory
@@ -112,19 +112,22 @@ async def diagnose(spec: TaskSpec, cloud: Cloud, progress: Progress) -> Answer:
         runner = TaskRunner(spec, pairs, agents, inventory, ObjectResolver(databases, inventory), progress)
         case = await runner.run()
         found = attribute(case)
-        left = await _close(agents)
+        left = await _close(agents, runner.outcome.notes)
     outcome = runner.outcome
     for server_name in missing:
         outcome.notes.append(f"{server_name}: the traffic can reach it, and no agent covers it")
     return _answer(spec, pairs, found, outcome, started_ns, left)
 
 
-async def _close(agents: Mapping[str, ChassisAgent]) -> int:
+async def _close(agents: Mapping[str, ChassisAgent], notes: list[str]) -> int:
     """Ends all agents at once; how many entries of ours are left."""
     left: list[int] = []
 
     async def end(agent: ChassisAgent) -> None:
-        left.append((await agent.close()).entries_left)
+        try:
+            left.append((await agent.close()).entries_left)
+        except VTraceError as error:
+            notes.append(f"{agent.chassis}: not everything could be removed, it times out: {error}")
 
     async with anyio.create_task_group() as group:
         for agent in agents.values():

@@ -13,7 +13,6 @@ import anyio
 import anyio.abc
 from anyio.abc import ObjectReceiveStream, TaskGroup
 from anyio.streams.memory import MemoryObjectSendStream
-from msgspec.structs import replace
 
 from vtrace.agent.claims import Claims, bridge_lock
 from vtrace.agent.inspector import Inspector
@@ -238,7 +237,6 @@ class ChassisAgent:
         claim = self._claims.claim
         if claim is None:
             return AgentCost()
-        cost = await self.cost()
         generation = registry.cookie(registry.Role.COLOR, claim.generation) & registry.GENERATION_MASK
         await self.remove(registry.Role.COLOR)
         await self.drain()
@@ -248,7 +246,7 @@ class ChassisAgent:
         left = await self._ofctl.dump_entries(cookie=(generation, registry.GENERATION_MASK))
         if not left:
             await self._claims.release()
-        return replace(cost, entries_left=len(left))
+        return AgentCost(entries_installed=self._installed, entries_left=len(left))
 
     async def _read(self, claim: Claim, *, task_status: anyio.abc.TaskStatus[None]) -> None:
         """Reads the OpenFlow channel until the agent closes."""

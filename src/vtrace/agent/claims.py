@@ -22,7 +22,7 @@ from vtrace.model.openflow import FlowEntry, InstalledEntry, MeterStat, TableId
 from vtrace.model.plan import Claim
 from vtrace.ovs.ofctl import OfCtl, SwitchRefusedError
 
-LOCK_TIMEOUT_S = 10.0
+LOCK_TIMEOUT_S = 20.0
 # The packet-in queue of a bridge holds 1,024 and is shared with ovn-controller: all our bursts together stay
 # far below it.
 BURST_BUDGET_PACKETS = 200
@@ -43,25 +43,36 @@ async def bridge_lock(rundir: str, bridge: str) -> AsyncIterator[None]:
         CannotWorkError: another run held it for too long.
     """
     path = Path(rundir) / f"vtrace.{bridge}.lock"
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = -1
+    with anyio.move_on_after(LOCK_TIMEOUT_S) as limit:
+        # A lock of another process: no event tells when it is free.
+        while (descriptor := _try_lock(path)) < 0:  # noqa: ASYNC110
+            await anyio.sleep(0.02)
+    if limit.cancelled_caught:
+        raise CannotWorkError(
+            f"Another run of VTrace keeps the bridge {bridge} locked",
+            str(path),
+            f"waited {LOCK_TIMEOUT_S:g} s",
+            "Try again; if it stays, look which process has the file open",
+        )
     try:
-        with anyio.move_on_after(LOCK_TIMEOUT_S) as limit:
-            while True:
-                try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    await anyio.sleep(0.02)
-        if limit.cancelled_caught:
-            raise CannotWorkError(
-                f"Another run of VTrace keeps the bridge {bridge} locked",
-                str(path),
-                f"waited {LOCK_TIMEOUT_S:g} s",
-                "Try again; if it stays, look which process has the file open",
-            )
         yield
     finally:
+        path.unlink(missing_ok=True)
         os.close(descriptor)
+
+
+def _try_lock(path: Path) -> int:
+    """The descriptor of the locked file; -1 where somebody else has it, or removed it while we waited."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if path.exists() and os.fstat(descriptor).st_ino == path.stat().st_ino:
+            return descriptor
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    os.close(descriptor)
+    return -1
 
 
 def is_our_meter(meter: MeterStat, max_meter: int) -> bool:

@@ -12,8 +12,8 @@ from collections.abc import Iterable
 
 import anyio
 
-from vtrace.collect.link import SiteQuestion
-from vtrace.errors import CannotWorkError, VTraceError
+from vtrace.collect.link import NothingCachedError, SiteQuestion
+from vtrace.errors import VTraceError
 from vtrace.model.inspection import MeterReading, PortReading, SiteReport
 from vtrace.model.openflow import BridgeLayout, BridgePort, DatapathFlow, Trace
 from vtrace.ovs import bridge as ovs_bridge
@@ -63,7 +63,8 @@ class Inspector:
     async def wait_until_uncolored(self, ofport: int, color: int) -> None:
         """Waits until no cached flow of a port gives packets the color: entries act on until their flows are gone."""
         path = unixctl.ctl_path(self._rundir, "ovs-vswitchd")
-        while any(_colors(flow, color << 2) for flow in await self._cached(path, ofport, "", "")):
+        # No event tells when the revalidators are done, and "revalidator/wait" takes a second longer than they do.
+        while any(_colors(flow, color << 2) for flow in await self._cached(path, ofport, "", "")):  # noqa: ASYNC110
             await anyio.sleep(MIN_INTERVAL_S)
 
     async def inspect(self, question: SiteQuestion) -> SiteReport:
@@ -93,6 +94,7 @@ class Inspector:
                 entry=question.entry,
                 flow=flow,
                 flow_id=question.flow_id,
+                ct_next=tuple(states) if question.headers else (),
                 trace=found,
                 outcome=outcome,
                 outputs=outputs,
@@ -104,14 +106,15 @@ class Inspector:
         return report
 
     async def _trace_cached(self, path: str, question: SiteQuestion) -> tuple[str, Trace]:
-        """Traces the busiest cached flow of what comes in by a port for the question's addresses.
+        """Traces the busiest cached flow that drops what comes in by a port for the question's addresses.
 
         Raises:
-            CannotWorkError: the datapath caches none.
+            NothingCachedError: the datapath caches none.
         """
         flows = await self._cached(path, question.in_ofport, question.src, question.dst)
+        flows = [flow for flow in flows if datapath.ends_in_drop(flow)]
         if not flows:
-            raise CannotWorkError("The datapath caches no flow of this traffic", path)
+            raise NothingCachedError("The datapath caches no flow of this traffic that it drops", path)
         busiest = max(flows, key=lambda f: f.packets)
         return busiest.key, await ovs_trace.trace_datapath(path, DATAPATH, busiest.key)
 

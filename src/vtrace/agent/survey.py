@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from msgspec.structs import replace
+
 from vtrace.color import registry
 from vtrace.model.openflow import InstalledEntry, OfPort
 from vtrace.model.plan import LocalVif
@@ -20,8 +22,17 @@ def local_vifs(table_0: Sequence[InstalledEntry]) -> tuple[LocalVif, ...]:
         loads = dict(_load(action) for action in entry.actions.split(",") if "->" in action)
         in_port, datapath, key = (match.get("in_port", ""), loads.get("metadata", ""), loads.get("reg14", ""))
         if in_port.isdecimal() and _is_number(datapath) and _is_number(key) and not registry.is_ours(entry.cookie):
-            found.append(LocalVif(ofport=OfPort(int(in_port)), datapath=int(datapath, 0), key=int(key, 0)))
-    return tuple(found)
+            vlan = match.get("dl_vlan", "0")
+            found.append(
+                LocalVif(
+                    ofport=OfPort(int(in_port)),
+                    datapath=int(datapath, 0),
+                    key=int(key, 0),
+                    vlan=int(vlan, 0) if _is_number(vlan) else 0,
+                )
+            )
+    parents = {vif.ofport for vif in found if vif.vlan}
+    return tuple(replace(vif, has_children=not vif.vlan and vif.ofport in parents) for vif in found)
 
 
 # The same field in the two syntaxes of ovs-actions(7).

@@ -20,7 +20,7 @@ from vtrace.color.entries import (
     reply_count_entries,
 )
 from vtrace.color.registry import POOL_2, Role
-from vtrace.errors import CannotWorkError, RefusedError, first_leaf
+from vtrace.errors import CannotWorkError, RefusedError, VTraceError, first_leaf
 from vtrace.match.entries import match_entries
 from vtrace.model.inventory import Inventory
 from vtrace.model.plan import Claim, ColorUse, FirstHop, PlannedEntry, Scope, TimeLimits
@@ -53,6 +53,10 @@ class Arming:
         self._epoch = 0
         self._used: dict[str, tuple[int, ...]] = {}
         self.stopped: set[int] = set()
+        self.notes: list[str] = []
+        # One change at a time: a color must never be put on while another change takes its restoring entries off.
+        self._turn = anyio.Lock()
+        self._ended = False
 
     async def claim_color(self, original_dscp: int) -> ColorUse:
         """Claims a color, free on every chassis, for packets that carry `original_dscp`.
@@ -90,19 +94,61 @@ class Arming:
 
     async def start(self) -> None:
         """Puts everything on, in order: what watches, what restores and matches, what colors."""
-        await self.probe()
-        for dscp in tuple(self.uses):
-            await self.watch(self.uses[dscp])
-            await self.match(self.uses[dscp])
-            if self.uses[dscp].color in self.withdrawn:
-                use = await self.claim_color(dscp)
-                await self.watch(use)
-                await self.match(use)
-            await self.color(self.uses[dscp])
+        async with self._turn:
+            await self._start()
 
     async def start_over(self, disturbed: Iterable[str]) -> None:
         """Takes everything off, and waits until the bridges that somebody cleared are whole again."""
-        await self.stop_coloring()
+        async with self._turn:
+            await self._start_over(disturbed)
+
+    async def rearm(self, chassis: str) -> None:
+        """Puts everything on anew after somebody took it off a chassis (ovn-controller restarted)."""
+        async with self._turn:
+            if not self._ended:
+                await self._start_over([chassis])
+                await self._start()
+
+    async def add_color(self, original_dscp: int) -> ColorUse | None:
+        """Claims one more color and colors with it; None where coloring has ended meanwhile."""
+        async with self._turn:
+            if self._ended:
+                return None
+            return await self._add_color(original_dscp)
+
+    async def replace_color(self, use: ColorUse) -> None:
+        """Takes a color out of use everywhere, and another in its place."""
+        async with self._turn:
+            await self._withdraw(use)
+            if not self._ended:
+                await self._add_color(use.original_dscp)
+
+    async def finish(self) -> None:
+        """Ends all coloring for good; when it returns no packet is colored any more."""
+        self._ended = True
+        async with self._turn:
+            await self._stop_coloring()
+
+    async def _add_color(self, original_dscp: int) -> ColorUse:
+        use = await self.claim_color(original_dscp)
+        await self._watch(use)
+        await self._match(use)
+        await self._color(use)
+        return use
+
+    async def _start(self) -> None:
+        await self._probe()
+        for dscp in tuple(self.uses):
+            await self._watch(self.uses[dscp])
+            await self._match(self.uses[dscp])
+            if self.uses[dscp].color in self.withdrawn:
+                use = await self.claim_color(dscp)
+                await self._watch(use)
+                await self._match(use)
+            await self._color(self.uses[dscp])
+
+    async def _start_over(self, disturbed: Iterable[str]) -> None:
+        await self._stop_coloring()
         for agent in self._agents.values():
             for role in (Role.COUNT, Role.MATCH, Role.RESTORE, Role.DOUBT):
                 await agent.remove(role)
@@ -113,6 +159,7 @@ class Arming:
         """Where the task's entries go on a chassis."""
         survey = self.surveys[chassis]
         armed = tuple(sorted(self._agents))
+        members = {name for datapath in self._inventory.datapaths for name in datapath.chassis}
         return Scope(
             chassis=chassis,
             layout=survey.layout,
@@ -120,6 +167,7 @@ class Arming:
             ports=self._inventory.ports,
             vifs=survey.vifs,
             tunnels=tuple(t for t in survey.tunnels if t.chassis in armed),
+            other_tunnels=tuple(t for t in survey.tunnels if t.chassis in members and t.chassis not in armed),
             armed_chassis=armed,
             endpoints=tuple(sorted({e.port for p in self._pairs for e in (p.source, p.destination)})),
             ip_versions=tuple(sorted({p.traffic.ip_version for p in self._pairs})),
@@ -136,7 +184,7 @@ class Arming:
                 found.append(FirstHop(pair=pair, vif=vif))
         return found
 
-    async def watch(self, use: ColorUse) -> None:
+    async def _watch(self, use: ColorUse) -> None:
         """Puts in what notices that the color is in use by somebody else; verifies that copies are metered."""
         await self._on_all(self._watch_on, use)
 
@@ -149,14 +197,14 @@ class Arming:
             family = "ip" if 4 in scope.ip_versions else "ipv6"
             await self._require_meter(agent, f"in_port={vif.ofport},{family},nw_tos={use.color << 2}")
 
-    async def match(self, use: ColorUse) -> None:
+    async def _match(self, use: ColorUse) -> None:
         """Puts in what restores and what matches."""
         await self._on_all(self._match_on, use)
 
     async def _match_on(self, name: str, use: ColorUse) -> None:
         await self._agents[name].install(match_entries(self.scope(name), use, self.claims[name], self.limits))
 
-    async def probe(self) -> None:
+    async def _probe(self) -> None:
         """Puts in what looks for packets of other DSCPs, ARP and ND, and what counts replies."""
         await self._on_all(self._probe_on)
 
@@ -174,7 +222,7 @@ class Arming:
                 planned += reply_count_entries(pair, answering, scope, claim, self.limits.match_s)
         await self._agents[name].install(planned)
 
-    async def color(self, use: ColorUse) -> None:
+    async def _color(self, use: ColorUse) -> None:
         """Starts coloring; withdraws it at once where copies turn out not to be metered."""
         await self._on_all(self._color_on, use)
 
@@ -184,6 +232,10 @@ class Arming:
         limit_s = self.limits.color_s
         planned = [entry for hop in hops for entry in coloring_entries(hop, use, scope, claim, limit_s)]
         await agent.install(planned)
+        for hop in hops:
+            if hop.pair.index in self.stopped:
+                # It had enough while this was under way.
+                await agent.remove(Role.COLOR, color=use.color, index=hop.pair.index)
         for entry in planned[:1]:
             await self._require_meter(agent, entry.entry.match.rsplit(",reg10=", 1)[0])
 
@@ -203,16 +255,26 @@ class Arming:
         agent = self._agents.get(port.chassis) if port else None
         if agent is None:
             return
-        for use in self.uses.values():
+        for use in tuple(self.uses.values()):
             await agent.remove(Role.COLOR, color=use.color, index=pair.index)
+        await agent.remove(Role.PROBE, color=0, index=pair.index)
 
-    async def stop_coloring(self) -> None:
-        """Stops all coloring and probing; when it returns no packet is colored any more."""
+    async def _stop_coloring(self) -> None:
+        """Stops all coloring and probing; one server that can't be reached does not keep the others from it."""
         async with anyio.create_task_group() as group:
             for agent in self._agents.values():
-                group.start_soon(_stop, agent)
+                group.start_soon(self._stop, agent)
 
-    async def withdraw(self, use: ColorUse) -> None:
+    async def _stop(self, agent: AgentLink) -> None:
+        try:
+            for role in (Role.COLOR, Role.PROBE, Role.NEIGHBOR):
+                await agent.remove(role)
+            await agent.drain()
+        except VTraceError as error:
+            server = self._inventory.server(agent.chassis)
+            self.notes.append(f"{server}: coloring could not be ended, its entries time out: {error}")
+
+    async def _withdraw(self, use: ColorUse) -> None:
         """Takes a color out of use everywhere: coloring first, restoring last."""
         self.withdrawn.add(use.color)
         self.uses = {dscp: u for dscp, u in self.uses.items() if u.color != use.color}
@@ -224,23 +286,12 @@ class Arming:
             for agent in self._agents.values():
                 await agent.remove(role, color=use.color)
 
-    async def rearm(self, chassis: str) -> None:
-        """Puts everything on anew after somebody took it off a chassis (ovn-controller restarted)."""
-        await self.start_over([chassis])
-        await self.start()
-
     async def _require_meter(self, agent: AgentLink, flow: str) -> None:
         if not await agent.is_metered(flow):
-            await self.stop_coloring()
+            await self._stop_coloring()
             raise RefusedError(
                 "Copies of packets would not be bounded",
                 agent.chassis,
                 "the bridge compiled them without our meter",
                 "Nothing was colored; see docs/limits.md",
             )
-
-
-async def _stop(agent: AgentLink) -> None:
-    for role in (Role.COLOR, Role.PROBE, Role.NEIGHBOR):
-        await agent.remove(role)
-    await agent.drain()

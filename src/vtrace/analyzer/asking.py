@@ -13,7 +13,8 @@ from vtrace.analyzer.arming import Arming
 from vtrace.analyzer.follow import LOST_AFTER_S, Followed, Follower
 from vtrace.analyzer.questions import about_arrival, about_packet, about_request, about_unseen
 from vtrace.attribute.causes import find_cause
-from vtrace.collect.link import AgentLink, NeighborSeen, SiteQuestion
+from vtrace.attribute.endings import after_egress
+from vtrace.collect.link import AgentLink, NeighborSeen, NothingCachedError, SiteQuestion
 from vtrace.errors import VTraceError
 from vtrace.model.inspection import Inspection
 from vtrace.model.inventory import Inventory
@@ -115,11 +116,7 @@ class Asking:
         """Where others have entries at our own priority, they may have kept packets from being colored."""
         for pair in self._pairs.values():
             port = self._inventory.port(pair.source.port)
-            if (
-                port is None
-                or self._follow.of_pair(pair.index)
-                or not self._arming.surveys[port.chassis].entries_at_top
-            ):
+            if port is None or not self._arming.surveys[port.chassis].entries_at_top:
                 continue
             vif = self._arming.scope(port.chassis).vif(port)
             if vif is not None:
@@ -133,6 +130,8 @@ class Asking:
         try:
             report = await self._agents[chassis].inspect(question)
             self.inspections.append(await self._resolver.inspection(report, self._arming.surveys[chassis].layout))
+        except NothingCachedError:
+            pass
         except VTraceError as error:
             self.notes.append(f"{self._inventory.server(chassis)} could not be asked: {error}")
         finally:
@@ -148,7 +147,8 @@ class Asking:
             self.ask_arrived(group)
 
     def cause_shown(self, pair: int, packet: Followed) -> bool:
-        """Whether the last inspection of the packet's flow where it ended shows a cause."""
+        """Whether the last inspection of the packet's flow where it ended shows why it ended there."""
         chassis, flow = packet.last.chassis, packet.flow_id
         found = [i for i in self.inspections if (i.pair, i.chassis, i.flow_id) == (pair, chassis, flow)]
-        return bool(found) and find_cause(found[-1], self._inventory) is not None
+        find = after_egress if packet.complete else find_cause
+        return bool(found) and find(found[-1], self._inventory) is not None

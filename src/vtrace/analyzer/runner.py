@@ -28,7 +28,6 @@ from vtrace.collect.link import (
 from vtrace.color.registry import Role
 from vtrace.errors import CannotWorkError, RefusedError, VTraceError
 from vtrace.model.inventory import Inventory
-from vtrace.model.plan import ColorUse
 from vtrace.model.record import LogRecord
 from vtrace.model.task import Direction, Pair, TaskSpec, TaskState
 from vtrace.ovn.objects import ObjectResolver
@@ -109,7 +108,7 @@ class TaskRunner:
         finally:
             # Coloring ends on every server before any of them stops to restore: also when the task is broken off.
             with anyio.CancelScope(shield=True), anyio.move_on_after(STOP_TIMEOUT_S):
-                await self._arming.stop_coloring()
+                await self._arming.finish()
                 await anyio.sleep(IN_FLIGHT_S)
         return await self._case()
 
@@ -197,17 +196,12 @@ class TaskRunner:
 
     async def _add_color(self, original_dscp: int) -> None:
         try:
-            use = await self._new_color(original_dscp)
-            await self._arming.color(use)
+            use = await self._arming.add_color(original_dscp)
+            if use is None:
+                return
             self._progress(f"packets carry DSCP {original_dscp} too: color {use.color:#04x} stands for it")
         except VTraceError as error:
             self.outcome.notes.append(f"packets with DSCP {original_dscp} were not colored: {error}")
-
-    async def _new_color(self, original_dscp: int) -> ColorUse:
-        use = await self._arming.claim_color(original_dscp)
-        await self._arming.watch(use)
-        await self._arming.match(use)
-        return use
 
     def _on_doubt(self, event: DoubtSeen, group: anyio.abc.TaskGroup) -> None:
         """Somebody else sends packets with our color: another is taken."""
@@ -221,12 +215,8 @@ class TaskRunner:
                 return
 
     async def _replace_color(self, dscp: int) -> None:
-        use = self._arming.uses[dscp]
-        await self._arming.withdraw(use)
         try:
-            fresh = await self._new_color(dscp)
-            if self.outcome.state is TaskState.COLORING:
-                await self._arming.color(fresh)
+            await self._arming.replace_color(self._arming.uses[dscp])
         except VTraceError as error:
             self.outcome.notes.append(f"no other color for DSCP {dscp}: {error}")
 
@@ -276,7 +266,7 @@ class TaskRunner:
             return all(p.settled(now_s) for p in packets)
         settled = [p for p in packets if p.settled(now_s)]
         last = settled[-SAME_ENDING_PACKETS:]
-        if not last or last[-1].complete or not self._asking.cause_shown(pair, last[-1]):
+        if not last or not self._asking.cause_shown(pair, last[-1]):
             return False
         if any(p.ending() != last[-1].ending() for p in last):
             return False
@@ -294,7 +284,7 @@ class TaskRunner:
         return now_s - requests[0].mono_ns / 1e9 >= UNANSWERED_S
 
     async def _finish(self, *, expired: bool) -> None:
-        await self._arming.stop_coloring()
+        await self._arming.finish()
         self.outcome.state = TaskState.COLLECTING
         self.outcome.notes += self._top_notes()
         self._progress("collecting: waiting for the last packets")
@@ -304,17 +294,20 @@ class TaskRunner:
             await anyio.sleep(TICK_S)
         await self._asking.ask_again()
         await self._asking.ask_unseen()
-        for agent in self._agents.values():
-            for index, packets in (await agent.counts(Role.COUNT)).items():
-                self._counts[index] = packets
-        await self._look_for_replies()
+        try:
+            await self._count_replies()
+        except VTraceError as error:
+            self.outcome.notes.append(f"replies could not be counted: {error}")
         enough = all(self._follow.has_enough(index) for index in self._pairs)
         self.outcome.state = TaskState.EXPIRED if expired and not enough else TaskState.DONE
         for index in self._pairs:
             self.outcome.beyond_n += max(0, self._follow.colored[index] - self._spec.packets)
 
-    async def _look_for_replies(self) -> None:
-        """Where our entries counted no reply: another run's may have stood above them, so the cache is asked too."""
+    async def _count_replies(self) -> None:
+        """What our entries counted; where that is none another run's may have stood above them: the cache knows."""
+        for counting in self._agents.values():
+            for index, packets in (await counting.counts(Role.COUNT)).items():
+                self._counts[index] = packets
         for index, pair in self._pairs.items():
             port = self._inventory.port(pair.destination.port)
             agent = self._agents.get(port.chassis) if port else None
@@ -336,12 +329,18 @@ class TaskRunner:
 
     async def _case(self) -> Case:
         for name, agent in self._agents.items():
-            self.outcome.costs[name] = await agent.cost()
+            try:
+                self.outcome.costs[name] = await agent.cost()
+            except VTraceError as error:
+                self.outcome.notes.append(f"{self._inventory.server(name)}: its cost is not known: {error}")
+                self.outcome.costs[name] = AgentCost()
+            # A copy of the first hop that the meter cut was of a packet that was colored all the same.
+            self.outcome.beyond_n += self.outcome.costs[name].first_copies_cut
         from vtrace.model.record_schema import from_table, to_table
         from vtrace.reconstruct.plain import reconstruct
 
         found = reconstruct(to_table(self._follow.records))
-        self.outcome.notes += self._asking.notes
+        self.outcome.notes += [*self._asking.notes, *self._arming.notes, *self._reply_notes()]
         return Case(
             pairs=tuple(self._pairs.values()),
             inventory=self._inventory,
@@ -365,6 +364,18 @@ class TaskRunner:
                 asked = sum(1 for r in requests if r.target_ip == target)
                 found.append(NeighborWatch(pair=index, target=target, requests=asked, answers=answers))
         return found
+
+    def _reply_notes(self) -> list[str]:
+        """Resets and errors of guests count as answers, and are shown."""
+        return [
+            f"{self._pairs[reply.pair].destination.name} answered {self._pairs[reply.pair].source.name} with {what}"
+            for reply in self._replies()
+            for what in (
+                f"{reply.resets} TCP resets" if reply.resets else "",
+                f"{reply.errors} ICMP errors" if reply.errors else "",
+            )
+            if what
+        ]
 
     def _replies(self) -> list[ReplyCount]:
         found = []

@@ -68,11 +68,17 @@ def trace_evidence(inspection: Inspection, inventory: Inventory) -> Evidence:
     last = [step_text(step) for step in inspection.steps[-3:]]
     ending = ", ".join(inspection.errors) or inspection.outcome
     return Evidence(
-        source=f"ofproto/trace br-int {inspection.flow}",
+        source=trace_command(inspection),
         text="; ".join([*last, f"ends in: {ending}"]),
         chassis=inventory.server(inspection.chassis),
         at=rfc3339(inspection.wall_ns),
     )
+
+
+def trace_command(inspection: Inspection) -> str:
+    """The command that makes the same trace again."""
+    states = "".join(f" --ct-next '{state}'" for state in inspection.ct_next)
+    return f"ovs-appctl ofproto/trace br-int '{inspection.flow}'{states}"
 
 
 def rfc3339(wall_ns: int) -> str:
@@ -107,6 +113,10 @@ def _name(inventory: Inventory, step: ResolvedStep) -> str:
 def _foreign_entry(inspection: Inspection, inventory: Inventory) -> Cause | None:
     """An entry that neither ovn-controller nor we made, in the way of a packet that did not come out."""
     foreign = [step for step in inspection.steps if step.object.kind == "foreign"]
+    last = last_step(inspection)
+    if last is not None and (inspection.outcome != "drop" or last.object.row_uuid):
+        # It came through, or a row of the tenant's ended it: entries that only pass on had no part in that.
+        foreign = [step for step in foreign if not _passes_on(step)]
     if not foreign:
         return None
     step = foreign[-1]
@@ -119,6 +129,11 @@ def _foreign_entry(inspection: Inspection, inventory: Inventory) -> Cause | None
         fix=fixes.delete_entry(inventory.server(inspection.chassis), step),
         place=_here(step),
     )
+
+
+def _passes_on(step: ResolvedStep) -> bool:
+    """Whether an entry does nothing but go on to the next table."""
+    return step.actions == (f"resubmit(,{step.table + 1})",)
 
 
 def _lagging_bridge(inspection: Inspection, inventory: Inventory) -> Cause | None:

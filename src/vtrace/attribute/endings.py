@@ -9,7 +9,7 @@ import msgspec
 import msgspec.structs
 
 from vtrace.attribute.case import Case
-from vtrace.attribute.causes import CANDIDATE, CONCLUDED, Cause, Place, find_cause, rfc3339
+from vtrace.attribute.causes import CANDIDATE, CONCLUDED, Cause, Place, find_cause, rfc3339, trace_command
 from vtrace.model.answer import Evidence, ObjectRef, Where
 from vtrace.model.inspection import Inspection
 from vtrace.model.inventory import Inventory, LogicalPort
@@ -81,15 +81,22 @@ class _Endings:
         inspection = nearest(self._case, self._first(row), last, same_flow=True)
         place = Place(datapath=last.datapath, in_key=last.in_key, out_key=last.out_key)
         if inspection is not None:
-            cause = _after_egress(inspection, self._inventory)
+            cause = after_egress(inspection, self._inventory)
             if cause is not None:
                 return "dropped", where_of(self._inventory, last.chassis, place), cause
         here = where_of(self._inventory, last.chassis, place)
         if wanted is not None and (last.datapath, last.out_key) == (wanted.datapath, wanted.key):
             return "delivered", here, None
         port = self._inventory.port_by_key(last.datapath, last.out_key)
-        if port is not None and port.type in ("localnet", "l2gateway"):
+        if wanted is None or (port is not None and port.type in ("localnet", "l2gateway")):
             return "left_domain", here, None
+        if port is not None and port.type in ("patch", "l3gateway"):
+            # It went on into a datapath that was not armed: what became of it there is not known.
+            beyond = self._inventory.datapath(port.peer_datapath)
+            return "evidence_missing", msgspec.structs.replace(here, next_vfd=beyond.name if beyond else None), None
+        cause = find_cause(inspection, self._inventory) if inspection is not None else None
+        if cause is not None and cause.code == "foreign_flow_entry":
+            return "dropped", here, cause
         return "dropped", here, _misdelivered(port, last, pair.destination.name)
 
     def _sent(self, row: dict[str, Any], last: LogRecord) -> tuple[str, Where, Cause | None]:
@@ -182,7 +189,7 @@ def _went_to(last: LogRecord, inventory: Inventory) -> Place:
     return Place(datapath=last.datapath, in_key=last.in_key, out_key=last.out_key)
 
 
-def _after_egress(inspection: Inspection, inventory: Inventory) -> Cause | None:
+def after_egress(inspection: Inspection, inventory: Inventory) -> Cause | None:
     """What ended a packet that had been handed to its port's entry: only what stands after that counts."""
     if not inspection.steps:
         return None
@@ -255,7 +262,7 @@ def _unknown(inspection: Inspection | None, inventory: Inventory) -> Cause:
         confidence=CANDIDATE,
         evidence=(
             Evidence(
-                source=f"ofproto/trace br-int {inspection.flow}",
+                source=trace_command(inspection),
                 text=f"ends in: {inspection.outcome} {' '.join(inspection.outputs)}".strip(),
                 chassis=server,
                 at=rfc3339(inspection.wall_ns),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from vtrace.attribute.case import Case, NeighborWatch
-from vtrace.attribute.causes import CONCLUDED, SEEN_ACTING, Place, find_cause, rfc3339
+from vtrace.attribute.causes import CONCLUDED, SEEN_ACTING, Place, find_cause, rfc3339, trace_command
 from vtrace.attribute.endings import Ending, where_of
 from vtrace.model.answer import Evidence, ObjectRef, Verdict, Where, Why
 from vtrace.model.inventory import Inventory
@@ -14,8 +14,11 @@ from vtrace.model.task import Direction, Pair
 
 def verdicts(case: Case, pair: Pair, found: Sequence[Ending]) -> list[Verdict]:
     """The no_traffic verdicts of a pair."""
+    kept = _kept_from_color(case, pair)
     if not found:
-        return [_kept_from_color(case, pair) or _no_traffic(case, pair)]
+        return [kept or _no_traffic(case, pair)]
+    if kept is not None:
+        return [kept]
     delivered = sum(1 for e in found if e.kind == "delivered")
     if pair.direction is Direction.FORWARD and delivered and not case.reply_asked:
         reply = next((r for r in case.replies if r.pair == pair.index), None)
@@ -55,7 +58,7 @@ def _no_traffic(case: Case, pair: Pair) -> Verdict:
 def _kept_from_color(case: Case, pair: Pair) -> Verdict | None:
     """An entry of somebody else ended the packets before ours could color them, as the datapath's cache shows."""
     start, end = _names(pair)
-    for inspection in reversed([i for i in case.inspections if i.pair == pair.index]):
+    for inspection in reversed([i for i in case.inspections if i.pair == pair.index and not i.flow_id]):
         cause = find_cause(inspection, case.inventory)
         if cause is not None and cause.code == "foreign_flow_entry":
             where = _vif(case.inventory, pair.source.port)
@@ -71,7 +74,7 @@ def _kept_from_color(case: Case, pair: Pair) -> Verdict | None:
                 why=Why(
                     code=cause.code,
                     actor=cause.actor,
-                    summary=f"{cause.summary}; it has the highest priority, so no packet could be colored",
+                    summary=f"{cause.summary}; it has the highest priority, so what it takes could not be colored",
                     object=cause.object,
                     evidence=cause.evidence,
                     fix=cause.fix,
@@ -103,7 +106,7 @@ def _unresolved(case: Case, pair: Pair, asked: NeighborWatch) -> Why:
         cause = find_cause(inspection, case.inventory)
         evidence = (
             Evidence(
-                source=f"ofproto/trace br-int {inspection.flow}",
+                source=trace_command(inspection),
                 text=f"the request ends in: {inspection.outcome} {' '.join(inspection.outputs)}".strip(),
                 chassis=case.inventory.server(inspection.chassis),
                 at=rfc3339(inspection.wall_ns),

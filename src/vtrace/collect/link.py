@@ -11,6 +11,7 @@ from typing import Protocol, TypeAlias
 import msgspec
 from anyio.abc import ObjectReceiveStream
 
+from vtrace.errors import CannotWorkError
 from vtrace.model.inspection import SiteReport
 from vtrace.model.openflow import BridgeLayout, BridgePort, TunnelPort
 from vtrace.model.plan import Claim, LocalVif, PlannedEntry
@@ -80,6 +81,10 @@ class Survey(msgspec.Struct, frozen=True, kw_only=True):
     tunnels: tuple[TunnelPort, ...]
     entries_at_top: tuple[str, ...] = ()
     hostname: str = ""
+
+
+class NothingCachedError(CannotWorkError):
+    """A question about packets that were never colored, and the datapath caches none that it drops."""
 
 
 class SiteQuestion(msgspec.Struct, frozen=True, kw_only=True):

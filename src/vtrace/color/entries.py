@@ -14,7 +14,8 @@ from vtrace.color.registry import (
     Stage,
     cookie,
 )
-from vtrace.model.openflow import FlowEntry, TableId
+from vtrace.model.inventory import LogicalDatapath
+from vtrace.model.openflow import FlowEntry, TableId, TunnelPort
 from vtrace.model.plan import Claim, ColorUse, FirstHop, Hook, LocalVif, PlannedEntry, Scope
 from vtrace.model.record import Point
 from vtrace.model.task import Direction, Endpoint, Pair
@@ -86,7 +87,7 @@ def _coloring_entry(
             table=_TABLE_0,
             priority=PRIORITY_COLOR,
             cookie=cookie(Role.COLOR, claim.generation, color=use.color, index=hop.pair.index),
-            match=f"in_port={hop.vif.ofport},{match},nw_tos={use.original_dscp << 2},{guard.match_none(lsb)},"
+            match=f"{hop.vif.match},{match},nw_tos={use.original_dscp << 2},{guard.match_none(lsb)},"
             f"{guard.match_run(claim.generation, hop.pair.index)}",
             actions=f"load:0x{use.color:x}->NXM_OF_IP_TOS[2..7],{guard.load(lsb, Stage.TABLE_0)},"
             f"{copy_action(claim, claim.first_meter)},resubmit(,0)",
@@ -115,7 +116,7 @@ def probe_entries(hop: FirstHop, scope: Scope, claim: Claim, hard_timeout_s: int
                 table=_TABLE_0,
                 priority=PRIORITY_PROBE_BASE + claim.generation,
                 cookie=cookie(Role.PROBE, claim.generation, index=hop.pair.index),
-                match=f"in_port={hop.vif.ofport},{match},{guard.match_none(lsb)},"
+                match=f"{hop.vif.match},{match},{guard.match_none(lsb)},"
                 f"{guard.match_run(claim.generation, hop.pair.index)}",
                 actions=f"{guard.load(lsb, Stage.TABLE_0)},{copy_action(claim, claim.copy_meter)},resubmit(,0)",
                 hard_timeout_s=hard_timeout_s,
@@ -138,7 +139,7 @@ def neighbor_entries(
     places = [
         (
             _TABLE_0,
-            f"in_port={vif.ofport},{request},{guard.match_none(lsb)}",
+            f"{vif.match},{request},{guard.match_none(lsb)}",
             f"{guard.load(lsb, Stage.TABLE_0)},{copy},resubmit(,0)",
         )
     ]
@@ -189,8 +190,7 @@ def reply_count_entries(
                 table=_TABLE_0,
                 priority=priority,
                 cookie=cookie(Role.COUNT, claim.generation, index=pair.index << 2 | number),
-                match=f"in_port={vif.ofport},{match},{guard.match_none(lsb)},"
-                f"{guard.match_run(claim.generation, pair.index)}",
+                match=f"{vif.match},{match},{guard.match_none(lsb)},{guard.match_run(claim.generation, pair.index)}",
                 actions=f"{guard.load(lsb, Stage.TABLE_0)},resubmit(,0)",
                 hard_timeout_s=hard_timeout_s,
             ),
@@ -203,20 +203,36 @@ def reply_count_entries(
 def doubt_entries(
     vifs: Iterable[LocalVif], use: ColorUse, scope: Scope, claim: Claim, hard_timeout_s: int
 ) -> tuple[PlannedEntry, ...]:
-    """Notices packets that come in from a VIF with the color already: they are not ours, and make it unusable."""
+    """Notices packets that come in with the color already: they are not ours, and make it unusable.
+
+    They come from VIFs, or by tunnels from servers that have ports of the armed datapaths and no agent.
+    """
     lsb = scope.layout.guard_lsb
+    places = [(vif.match, vif.datapath) for vif in vifs]
+    places += [
+        (tunnel_match(tunnel, datapath), datapath.key) for tunnel in scope.other_tunnels for datapath in scope.datapaths
+    ]
     return tuple(
         PlannedEntry(
             entry=FlowEntry(
                 table=_TABLE_0,
                 priority=PRIORITY_COLOR,
-                cookie=cookie(Role.DOUBT, claim.generation, color=use.color, index=vif.ofport << 1 | (version == 6)),
-                match=f"in_port={vif.ofport},{ip_match(version)},nw_tos={use.color << 2},{guard.match_none(lsb)}",
+                cookie=cookie(Role.DOUBT, claim.generation, color=use.color, index=number << 1 | (version == 6)),
+                match=f"{place},{ip_match(version)},nw_tos={use.color << 2},{guard.match_none(lsb)}",
                 actions=f"{guard.load(lsb, Stage.TABLE_0)},{copy_action(claim, claim.copy_meter)},resubmit(,0)",
                 hard_timeout_s=hard_timeout_s,
             ),
-            hook=Hook(role=Role.DOUBT, datapath=vif.datapath, color=use.color, epoch=use.epoch),
+            hook=Hook(role=Role.DOUBT, datapath=datapath, color=use.color, epoch=use.epoch),
         )
-        for vif in vifs
+        for number, (place, datapath) in enumerate(places)
         for version in scope.ip_versions
     )
+
+
+def tunnel_match(tunnel: TunnelPort, datapath: LogicalDatapath) -> str:
+    """Matches what comes in by a tunnel for a logical datapath.
+
+    OVN's VXLAN mode keeps the datapath in the lower 12 bits of the VNI (ovn-architecture(7)).
+    """
+    mask = "/0xfff" if tunnel.kind == "vxlan" else ""
+    return f"in_port={tunnel.ofport},tun_id=0x{datapath.key:x}{mask}"

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from msgspec.structs import replace
 
 from vtrace.color import guard
-from vtrace.color.entries import copy_action, ip_match
+from vtrace.color.entries import copy_action, ip_match, tunnel_match
 from vtrace.color.registry import PRIORITY_MATCH, Role, Stage, cookie
 from vtrace.model.inventory import LogicalDatapath, LogicalPort
 from vtrace.model.openflow import Cookie, FlowEntry, TableId, TunnelPort
@@ -19,8 +19,6 @@ from vtrace.model.plan import Claim, ColorUse, Hook, PlannedEntry, Scope, TimeLi
 from vtrace.model.record import Point
 
 PRIORITY_ANY_PORT = 65534
-# OVN's VXLAN mode keeps the datapath in the lower 12 bits of the VNI (ovn-architecture(7)).
-_VXLAN_DATAPATH_MASK = 0xFFF
 
 
 class _Numbers:
@@ -135,12 +133,10 @@ class _Planner:
     def _ingress(self, tunnel: TunnelPort, datapath: LogicalDatapath, ip: str) -> PlannedEntry:
         """What comes in by a tunnel for the datapath."""
         lsb = self._scope.layout.guard_lsb
-        mask = f"/0x{_VXLAN_DATAPATH_MASK:x}" if tunnel.kind == "vxlan" else ""
         return self._entry(
             Role.MATCH,
             TableId(0),
-            f"in_port={tunnel.ofport},{ip},tun_id=0x{datapath.key:x}{mask},nw_tos={self._use.color << 2},"
-            f"{guard.match_none(lsb)}",
+            f"{tunnel_match(tunnel, datapath)},{ip},nw_tos={self._use.color << 2},{guard.match_none(lsb)}",
             f"{guard.load(lsb, Stage.TABLE_0)},{self._copy},resubmit(,0)",
             Hook(role=Role.MATCH, point=Point.INGRESS, datapath=datapath.key, peer=tunnel.chassis),
         )

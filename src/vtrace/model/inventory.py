@@ -6,7 +6,10 @@ import msgspec
 
 
 class LogicalDatapath(msgspec.Struct, frozen=True, kw_only=True):
-    """A logical switch or router. `key` is its tunnel key (SB Datapath_Binding), `nb_uuid` its NB row."""
+    """A logical switch or router. `key` is its tunnel key (SB Datapath_Binding), `nb_uuid` its NB row.
+
+    `chassis` are the names of all chassis that have bound a port of it.
+    """
 
     key: int
     name: str
@@ -14,7 +17,7 @@ class LogicalDatapath(msgspec.Struct, frozen=True, kw_only=True):
     nb_uuid: str
     sb_uuid: str
     vpc: str = ""
-    load_balancer_groups: tuple[str, ...] = ()
+    chassis: tuple[str, ...] = ()
 
 
 class LogicalPort(msgspec.Struct, frozen=True, kw_only=True):

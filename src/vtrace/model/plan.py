@@ -35,18 +35,31 @@ class TimeLimits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LocalVif(msgspec.Struct, frozen=True, kw_only=True):
-    """A logical port that this bridge has: its OpenFlow port, its logical datapath's key and its own."""
+    """A logical port that this bridge has: its OpenFlow port, its logical datapath's key and its own.
+
+    A nested port (a container, a trunk's child) shares its parent's interface and has a VLAN tag.
+    """
 
     ofport: OfPort
     datapath: int
     key: int
+    vlan: int = 0
+    has_children: bool = False
+
+    @property
+    def match(self) -> str:
+        """Matches what comes in by this logical port, and by no other that shares its interface."""
+        if self.vlan:
+            return f"in_port={self.ofport},dl_vlan={self.vlan}"
+        return f"in_port={self.ofport},vlan_tci=0x0000/0x1000" if self.has_children else f"in_port={self.ofport}"
 
 
 class Scope(msgspec.Struct, frozen=True, kw_only=True):
     """Where on one chassis a task's entries go.
 
     `datapaths` are the armed ones, `ports` what the inventory knows of their ports, `armed_chassis` the names
-    of all chassis that have agents in this task, `endpoints` the names of the pairs' logical ports.
+    of all chassis that have agents in this task, `endpoints` the names of the pairs' logical ports. `tunnels` lead
+    to armed chassis, `other_tunnels` to such that have ports of the armed datapaths and no agent.
     """
 
     chassis: str
@@ -55,6 +68,7 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True):
     ports: tuple[LogicalPort, ...]
     vifs: tuple[LocalVif, ...]
     tunnels: tuple[TunnelPort, ...]
+    other_tunnels: tuple[TunnelPort, ...] = ()
     armed_chassis: tuple[str, ...]
     endpoints: tuple[str, ...]
     ip_versions: tuple[int, ...] = (4,)

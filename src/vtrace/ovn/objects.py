@@ -75,6 +75,7 @@ class ObjectResolver:
             entry=report.entry,
             flow=report.flow,
             flow_id=report.flow_id,
+            ct_next=report.ct_next,
             steps=tuple(steps),
             outcome=report.outcome,
             outputs=report.outputs,

@@ -91,23 +91,21 @@ class EndpointResolver:
         rows = await self._nb.select("Logical_Switch_Port", [("name", "==", text)], _LSP_COLUMNS)
         if rows:
             return [await self._endpoint(rows[0], ip_version)]
-        vpc, _, address = text.rpartition("/")
-        network = _network(text)
-        if network is not None and network.num_addresses > 1:
-            return await self._in_network(network, vpc="")
-        try:
-            wanted = str(ipaddress.ip_address(address))
-        except ValueError:
+        vpc, address = _split(text)
+        network = _network(address)
+        if network is None:
             raise UsageError(
                 f"Nothing is called {text!r}",
                 "endpoint",
                 "it is neither a logical switch port's name, nor VPC/address, nor an address, nor a CIDR",
                 "`ovn-nbctl show` lists the ports",
-            ) from None
-        found = await self._in_network(ipaddress.ip_network(wanted), vpc)
-        if not found and outside and (not vpc or await self._is_vpc(vpc)):
+            )
+        found = await self._in_network(network, vpc)
+        single = network.num_addresses == 1
+        if not found and single and outside and (not vpc or await self._is_vpc(vpc)):
+            wanted = str(network.network_address)
             return [Endpoint(name=text, port="", address=wanted, addresses=(wanted,), vpc=vpc)]
-        return self._one_vpc(text, found)
+        return self._one_vpc(text, found, single=single)
 
     async def _is_vpc(self, name: str) -> bool:
         """Whether a switch or router is of this VPC, or called so."""
@@ -121,7 +119,7 @@ class EndpointResolver:
         )
         return any(results)
 
-    def _one_vpc(self, text: str, found: list[Endpoint]) -> list[Endpoint]:
+    def _one_vpc(self, text: str, found: list[Endpoint], *, single: bool) -> list[Endpoint]:
         if not found:
             raise UsageError(
                 f"No logical switch port has the address {text!r}",
@@ -129,7 +127,7 @@ class EndpointResolver:
                 "",
                 "Name a port, or an address that a port has",
             )
-        if len(found) > 1:
+        if len({e.vpc for e in found}) > 1 or (single and len(found) > 1):
             names = ", ".join(f"{e.vpc}/{e.address} (port {e.name})" for e in found)
             raise UsageError(
                 f"The address {text!r} is ambiguous",
@@ -176,6 +174,14 @@ class EndpointResolver:
         )
 
 
+def _split(text: str) -> tuple[str, str]:
+    """(VPC, address or CIDR) of an endpoint's text; the VPC is empty where none is named."""
+    if _network(text) is not None:
+        return "", text
+    vpc, _, rest = text.partition("/")
+    return vpc, rest
+
+
 def _network(text: str) -> Any:
     try:
         return ipaddress.ip_network(text, strict=False)
@@ -209,7 +215,12 @@ class InventoryReader:
         names = {e.port for pair in endpoints for e in pair if e.port}
         ports = [p for d in datapaths for p in await self._ports(d, names)]
         ports = await self._with_peers(ports)
-        chassis = await self._chassis(sorted({p.chassis for p in ports if p.chassis}))
+        bound = {d.key: await self._bound(d) for d in datapaths}
+        uuids = {p.chassis for p in ports if p.chassis}.union(*bound.values())
+        chassis = await self._chassis(sorted(uuids))
+        datapaths = [
+            replace(d, chassis=tuple(sorted(chassis[u].name for u in bound[d.key] if u in chassis))) for d in datapaths
+        ]
         names_of = {uuid: c.name for uuid, c in chassis.items()}
         ports = [replace(p, chassis=names_of.get(p.chassis, "")) for p in ports]
         used = tuple(sorted(chassis.values(), key=lambda c: c.name))
@@ -329,6 +340,12 @@ class InventoryReader:
             sb_uuid=bindings[0]["_uuid"],
             vpc=vpc_name(row),
         )
+
+    async def _bound(self, datapath: LogicalDatapath) -> set[str]:
+        """The uuids of the chassis that have bound VIFs of the datapath."""
+        here = [("datapath", "==", uuid_ref(datapath.sb_uuid)), ("type", "==", "")]
+        rows = await self._sb.select("Port_Binding", here, ("chassis",))
+        return {uuid for row in rows for uuid in as_tuple(row["chassis"])}
 
     async def _ports(self, datapath: LogicalDatapath, names: Iterable[str]) -> list[LogicalPort]:
         """The datapath's router-side ports, and the endpoints' own."""

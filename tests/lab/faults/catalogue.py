@@ -125,7 +125,7 @@ def blackhole_route(pair: Pair, facts: Facts) -> Fault:
         name="blackhole_route",
         inject=(nb("lr-route-add", pair.router, f"{pair.dst}/{length}", "discard"),),
         heal=(nb("lr-route-del", pair.router, f"{pair.dst}/{length}"),),
-        expect=at_router(pair, "blackhole_route", Row("Logical_Router_Static_Route", "nexthop=discard")),
+        expect=at_router(pair, "blackhole_route", Row("Logical_Router_Static_Route", f'ip_prefix="{pair.dst}"')),
         near=(nb("lr-route-add", pair.router, f"{near}/{length}", "discard"),),
         near_heal=(nb("lr-route-del", pair.router, f"{near}/{length}"),),
     )
@@ -302,7 +302,7 @@ def guest_not_answering(pair: Pair, facts: Facts) -> Fault:
 
     def firewall(name: str, match: str) -> Do:
         chain = f"chain c {{ type filter hook input priority 0; {match} drop; }}"
-        return Do(pair.destination, ("nft", f"table inet {name} {{ {chain} }}"))
+        return Do(pair.destination, ("nft", f"table inet {name} {{ {chain}; }}"))
 
     row = Row("Logical_Switch_Port", f"name={pair.destination}")
     return Fault(

@@ -31,9 +31,9 @@ def coordinates(entry: Entry, number: int, *, near: bool) -> Coordinates:
         "name": entry.name,
         "placement": entry.placements[-1 - number % len(entry.placements)],
         "proto": entry.protos[number % len(entry.protos)],
-        "ip": 6 if number % 3 == 2 else 4,
+        "ip": 6 if number % 5 in (1, 4) else 4,
         "opened_before": number % 4 != 3,
-        "dscp": DSCPS[number % len(DSCPS)],
+        "dscp": DSCPS[number // 2 % len(DSCPS)],
         "near_miss": near,
     }
 

@@ -1,0 +1,271 @@
+"""What `vtrace diagnose` must never do: change or lose tenants' packets, leave anything, disturb OVN or itself."""
+
+from __future__ import annotations
+
+import collections
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+
+import pytest
+from faults import answers, bridges, catalogue, running
+from faults.facts import PLACEMENTS, Facts
+from faults.model import Pair
+from faults.running import Traffic, eventually, watching
+
+pytestmark = pytest.mark.lab
+
+SHORT_TIMEOUT_S = 3
+ENTRIES_LIVE_S = SHORT_TIMEOUT_S + 15
+MANY = "5000"
+IN_PLACE_S = 25
+SYN_LIMIT_S = 10.0
+AF11 = 10
+
+
+@pytest.fixture
+def traffic(facts: Facts) -> Iterator[Traffic]:
+    made = Traffic(facts)
+    try:
+        yield made
+    finally:
+        made.stop()
+
+
+def ask(pair: Pair, *args: str) -> list[str]:
+    return ["--from", pair.source, "--to", pair.destination, "--ip", str(pair.ip), *args]
+
+
+def ours(facts: Facts, server: str) -> int:
+    return len(bridges.standing(facts.lab, server).ours)
+
+
+def wait_for_entries(facts: Facts, pair: Pair) -> None:
+    eventually(lambda: ours(facts, pair.source_server) > 0, "entries of a task", IN_PLACE_S)
+
+
+@pytest.mark.parametrize("ip", [4, 6])
+def test_packets_of_tenants_arrive_as_they_were_sent(facts: Facts, traffic: Traffic, ip: int) -> None:
+    """Bytes, DSCP, ECN, order: all as sent, TTL less one where a router is passed; and none lost or doubled."""
+    pair = facts.pair("routed-remote", 4 if ip == 4 else 6)
+    traffic.start(pair, "udp", to=pair.destination, dscp=AF11)
+    with watching(facts, pair) as watch:
+        eventually(lambda: len(watch.read().arrived) > 5, "packets")
+        answer = answers.diagnose(facts, *ask(pair, "--packets", "100", "--proto", "udp"))
+        traffic.stop()
+        seen = watch.read()
+    assert answer.code == 0, answer.text()
+    assert answer.document["packets"]["delivered"] == 100, answer.text()
+    sent = {packet.sequence: packet for packet in seen.sent}
+    numbers = [packet.sequence for packet in seen.arrived]
+    assert len(numbers) >= 100
+    assert numbers == sorted(set(numbers), key=lambda n: n or 0), "out of order or doubled"
+    missing = set(sent) - set(numbers)
+    assert len(missing) <= running.IN_FLIGHT, sorted(missing)
+    for packet in seen.arrived:
+        if packet.sequence in sent:
+            before = sent[packet.sequence]
+            assert (packet.dscp, packet.ecn, packet.ident) == (AF11, before.ecn, before.ident)
+            assert packet.body == before.body
+            assert packet.ttl == before.ttl - 1
+    assert all(packet.dscp == AF11 for packet in (*seen.answers_sent, *seen.answers_arrived))
+    assert seen.answers_arrived
+
+
+@pytest.mark.parametrize("placement", list(PLACEMENTS))
+@pytest.mark.parametrize("tos", [0, AF11 << 2 | 2])
+def test_echoes_come_back_without_the_color(facts: Facts, traffic: Traffic, placement: str, tos: int) -> None:
+    """An echo reply copies the TOS byte: a color that was left on would come back with it. ECN stays too."""
+    pair = facts.pair(placement, 4)
+    with watching(facts, pair) as watch:
+        traffic.pings.append(ping_with_tos(facts, pair, pair.dst, tos))
+        eventually(lambda: len(watch.read().answers_arrived) > 2, "echoes")
+        answer = answers.diagnose(facts, *ask(pair, "--packets", "30", "--proto", "icmp"))
+        seen = watch.read()
+    assert answer.code == 0, answer.text()
+    for packets in (seen.sent, seen.arrived, seen.answers_sent, seen.answers_arrived):
+        kinds = collections.Counter((p.dscp << 2 | p.ecn) for p in packets)
+        assert set(kinds) == {tos}, kinds
+        assert kinds[tos] >= 30
+
+
+def ping_with_tos(facts: Facts, pair: Pair, to: str, tos: int) -> subprocess.Popen[bytes]:
+    argv = [*running.PROGRAM, "lab", "exec", "--lab", facts.lab, pair.source, "--", "ping"]
+    argv += ["-n", "-i", "0.005", "-Q", str(tos), to]
+    return subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def test_the_routers_own_echo_comes_back_without_the_color(facts: Facts, traffic: Traffic) -> None:
+    """The router answers echoes itself, copying the color; no VM is there to take it off."""
+    pair = facts.pair("routed-remote", 4)
+    gateway = "10.1.1.1"
+    with watching(facts, pair) as watch:
+        traffic.pings.append(ping_with_tos(facts, pair, gateway, 0))
+        eventually(lambda: any(p.src == gateway for p in watch.at_source.read()), "echoes of the router")
+        answers.diagnose(facts, "--from", pair.source, "--to", f"red/{gateway}", "--packets", "30", "--timeout", "5")
+        echoes = [p for p in watch.at_source.read() if p.src == gateway]
+    assert len(echoes) >= 30
+    assert {p.dscp for p in echoes} == {0}
+
+
+def test_killed_in_the_middle_of_coloring(facts: Facts, traffic: Traffic) -> None:
+    """Traffic goes on without loss, all entries go by their time-outs, the next task removes the meters."""
+    pair = facts.pair("routed-remote", 4)
+    before = bridges.all_standing(facts.lab)
+    traffic.start(pair, "udp", to=pair.destination, dscp=0)
+    with watching(facts, pair) as watch:
+        task = answers.start(facts, *ask(pair, "--packets", MANY, "--timeout", str(SHORT_TIMEOUT_S)))
+        assert task.stderr is not None
+        while "coloring" not in (line := task.stderr.readline()):
+            assert line, "it ended before it colored"
+        killed_at = time.monotonic()
+        task.send_signal(signal.SIGKILL)
+        task.communicate(timeout=5)
+        assert ours(facts, pair.source_server) > 0
+
+        def all_gone() -> bool:
+            return not any(ours(facts, server) for server in bridges.servers(facts.lab))
+
+        eventually(all_gone, "hard time-outs", ENTRIES_LIVE_S)
+        assert time.monotonic() - killed_at <= ENTRIES_LIVE_S
+        traffic.stop()
+        seen = watch.read()
+    lost = {p.sequence for p in seen.sent} - {p.sequence for p in seen.arrived}
+    assert len(lost) <= running.IN_FLIGHT, sorted(lost)
+    assert {p.dscp for p in (*seen.arrived, *seen.answers_arrived)} == {0}
+    traffic.start(pair, "udp", to=pair.destination, dscp=0)
+    answer = answers.diagnose(facts, *ask(pair, "--packets", "25"))
+    assert answer.code == 0, answer.text()
+    assert bridges.complaints(before, bridges.all_standing(facts.lab)) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_it_leaves_nothing(facts: Facts, traffic: Traffic, number: signal.Signals) -> None:
+    pair = facts.pair("routed-remote", 4)
+    before = bridges.all_standing(facts.lab)
+    traffic.start(pair, "udp", to=pair.destination, dscp=0)
+    began = time.monotonic()
+    task = answers.start(facts, *ask(pair, "--packets", MANY))
+    wait_for_entries(facts, pair)
+    task.send_signal(number)
+    answer = answers.finish(task, began)
+    assert answer.code != 0
+    assert bridges.complaints(before, bridges.all_standing(facts.lab)) == []
+
+
+@pytest.mark.parametrize("end", ["source", "destination"])
+def test_ovn_controller_restarts_during_a_task(facts: Facts, traffic: Traffic, end: str) -> None:
+    """Its restart removes all that is not its own: no packet is lost by us or seen colored, nothing is left."""
+    pair = facts.pair("routed-remote", 4)
+    server = pair.source_server if end == "source" else pair.destination_server
+    traffic.start(pair, "udp", to=pair.destination, dscp=0)
+    began = time.monotonic()
+    with watching(facts, pair) as watch:
+        task = answers.start(facts, *ask(pair, "--packets", "400"))
+        wait_for_entries(facts, pair)
+        facts.execute(server, "ovn-appctl", "-t", "ovn-controller", "exit", "--restart")
+        start = "ovn-controller unix:$OVS_RUNDIR/db.sock --detach --pidfile --log-file -vconsole:off"
+        facts.execute(server, "sh", "-c", start)
+        answer = answers.finish(task, began)
+        seen = watch.read()
+    facts.execute("central", "ovn-nbctl", "--wait=hv", "--timeout=20", "sync")
+    assert answer.code in (0, 3), answer.text()
+    answers.check_sound(answer, 400)
+    assert answer.document["packets"]["dropped"] == 0, answer.text()
+    assert answer.document["packets"]["lost_between"] == 0, answer.text()
+    for name in bridges.servers(facts.lab):
+        standing = bridges.standing(facts.lab, name)
+        assert standing.ours == []
+        assert "meter=" not in standing.meters, standing.meters
+    # Known exception (design.md): the moment between its reconnect at the last hop and the stop of coloring.
+    colored = [p for p in seen.arrived if p.dscp != 0]
+    assert not colored if end == "source" else len(colored) <= running.RATE_PPS, len(colored)
+
+
+def test_four_at_once(facts: Facts, traffic: Traffic) -> None:
+    """The same pair twice, another pair with the same sender, and the pair of the other VPC."""
+    red, other = facts.pair("routed-remote", 4), facts.pair("switched-remote", 4)
+    blue = facts.pair("routed-remote", 4, "blue")
+    pairs = [red, red, other, blue]
+    for pair in (red, other, blue):
+        traffic.start(pair, "udp", to=pair.destination, dscp=0, sport=30999)
+    before = bridges.all_standing(facts.lab)
+    began = time.monotonic()
+    tasks = [answers.start(facts, *ask(pair, "--packets", "25")) for pair in pairs]
+    found = [answers.finish(task, began) for task in tasks]
+    for pair, answer in zip(pairs, found, strict=True):
+        answers.check_sound(answer, 25)
+        answers.check_only_of(answer, pair)
+        assert answer.code == 0, answer.text()
+        assert answer.document["packets"]["delivered"] == 25, answer.text()
+    assert bridges.complaints(before, bridges.all_standing(facts.lab)) == []
+
+
+def test_four_at_once_see_the_same_fault(facts: Facts, traffic: Traffic) -> None:
+    pair = facts.pair("routed-remote", 4)
+    fault = catalogue.acl(pair, facts, "to-lport", "drop", "acl_drop", False)
+    traffic.start(pair, "udp", to=pair.destination, dscp=0)
+    running.apply(facts, fault.inject)
+    try:
+        before = bridges.all_standing(facts.lab)
+        began = time.monotonic()
+        tasks = [answers.start(facts, *ask(pair, "--packets", "25")) for _ in range(4)]
+        for answer in [answers.finish(task, began) for task in tasks]:
+            answers.check_sound(answer, 25)
+            answers.check_expected(answer, fault.expect, facts)
+        assert bridges.complaints(before, bridges.all_standing(facts.lab)) == []
+    finally:
+        running.apply(facts, fault.heal, check=False)
+
+
+def test_another_vpcs_fault_is_not_ours(facts: Facts, traffic: Traffic) -> None:
+    """Blue has the same addresses and loses everything; red stays healthy, and blue gets its own answer."""
+    red, blue = facts.pair("routed-remote", 4), facts.pair("routed-remote", 4, "blue")
+    for pair in (red, blue):
+        traffic.start(pair, "udp", to=pair.destination, dscp=0, sport=30999)
+    fault = catalogue.acl(blue, facts, "to-lport", "drop", "acl_drop", False)
+    running.apply(facts, fault.inject)
+    try:
+        answer = answers.diagnose(facts, *ask(red, "--packets", "25"))
+        answers.check_only_of(answer, red)
+        assert (answer.code, answer.document["packets"]["delivered"]) == (0, 25), answer.text()
+        answer = answers.diagnose(facts, *ask(blue, "--packets", "25"))
+        answers.check_only_of(answer, blue)
+        answers.check_expected(answer, fault.expect, facts)
+    finally:
+        running.apply(facts, fault.heal, check=False)
+
+
+def test_a_connection_that_only_repeats_its_syn(facts: Facts, traffic: Traffic) -> None:
+    """One SYN after 1, 3, 7 s: the answer comes within 10 s, long before N packets were there."""
+    pair = facts.pair("routed-remote", 4)
+    fault = catalogue.acl(pair, facts, "to-lport", "drop", "acl_drop", False)
+    running.apply(facts, fault.inject)
+    try:
+        traffic.start(pair, "tcp", to=pair.destination, dscp=0)
+        answer = answers.diagnose(facts, *ask(pair, "--proto", "tcp"))
+        answers.check_sound(answer, 100)
+        answers.check_expected(answer, fault.expect, facts)
+        assert answer.took_s <= SYN_LIMIT_S, answer.text()
+    finally:
+        running.apply(facts, fault.heal, check=False)
+
+
+def test_the_fix_takes_a_foreign_entry_away(facts: Facts, traffic: Traffic) -> None:
+    """The command that the answer shows heals the fault, and removes nothing else."""
+    pair = facts.pair("routed-remote", 4)
+    before = bridges.all_standing(facts.lab)
+    entry = f"table=0,priority=40000,ip,nw_src={pair.src},nw_dst={pair.dst},actions=drop"
+    traffic.start(pair, "udp", to=pair.destination, dscp=0)
+    facts.execute(pair.source_server, "ovs-ofctl", "add-flow", "br-int", entry)
+    try:
+        answer = answers.diagnose(facts, *ask(pair, "--packets", "25"))
+        fix = re.fullmatch(r"on (\S+): (ovs-ofctl .*)", answer.first["why"]["fix"])
+        assert fix is not None, answer.text()
+        facts.execute(fix[1], "sh", "-c", fix[2])
+        assert bridges.complaints(before, bridges.all_standing(facts.lab)) == []
+    finally:
+        match = f"table=0,priority=40000,ip,nw_src={pair.src},nw_dst={pair.dst}"
+        facts.execute(pair.source_server, "ovs-ofctl", "--strict", "del-flows", "br-int", match, check=False)

@@ -95,6 +95,7 @@ class Inspector:
                 flow=flow,
                 flow_id=question.flow_id,
                 ct_next=tuple(states) if question.headers else (),
+                uncolored=not question.headers,
                 trace=found,
                 outcome=outcome,
                 outputs=outputs,

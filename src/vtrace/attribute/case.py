@@ -80,5 +80,5 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
         return [i for i in self.of_pair(pair, chassis) if i.flow_id in ("", flow_id)]
 
     def of_pair(self, pair: int, chassis: str) -> list[Inspection]:
-        """The inspections of a pair's packets on a chassis, oldest first."""
-        return [i for i in self.inspections if i.pair == pair and i.chassis == chassis]
+        """The inspections of a pair's colored packets on a chassis, oldest first."""
+        return [i for i in self.inspections if (i.pair, i.chassis, i.uncolored) == (pair, chassis, False)]

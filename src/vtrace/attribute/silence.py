@@ -58,7 +58,7 @@ def _no_traffic(case: Case, pair: Pair) -> Verdict:
 def _kept_from_color(case: Case, pair: Pair) -> Verdict | None:
     """An entry of somebody else ended the packets before ours could color them, as the datapath's cache shows."""
     start, end = _names(pair)
-    for inspection in reversed([i for i in case.inspections if i.pair == pair.index and not i.flow_id]):
+    for inspection in reversed([i for i in case.inspections if i.pair == pair.index and i.uncolored]):
         cause = find_cause(inspection, case.inventory)
         if cause is not None and cause.code == "foreign_flow_entry":
             where = _vif(case.inventory, pair.source.port)

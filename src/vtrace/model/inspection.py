@@ -56,6 +56,7 @@ class Inspection(msgspec.Struct, frozen=True, kw_only=True):
         pair: the pair whose packet it was; -1 for an ARP or ND request.
         entry: how it came in ("in_port=5", with tunnel fields), as given to the trace.
         flow: the flow given to the trace.
+        uncolored: it was made of what the datapath caches for packets that were never colored.
         ct_next: the conntrack states given to the trace.
         flow_id: name of the packets' flow (`model.record.flow_id`).
         steps: the trace, our own entries left out.
@@ -77,6 +78,7 @@ class Inspection(msgspec.Struct, frozen=True, kw_only=True):
     flow: str
     flow_id: str = ""
     ct_next: tuple[str, ...] = ()
+    uncolored: bool = False
     steps: tuple[ResolvedStep, ...]
     outcome: str
     outputs: tuple[str, ...] = ()
@@ -101,6 +103,7 @@ class SiteReport(msgspec.Struct, frozen=True, kw_only=True):
     flow: str
     flow_id: str = ""
     ct_next: tuple[str, ...] = ()
+    uncolored: bool = False
     trace: Trace
     outcome: str
     outputs: tuple[str, ...] = ()

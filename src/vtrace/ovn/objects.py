@@ -76,6 +76,7 @@ class ObjectResolver:
             flow=report.flow,
             flow_id=report.flow_id,
             ct_next=report.ct_next,
+            uncolored=report.uncolored,
             steps=tuple(steps),
             outcome=report.outcome,
             outputs=report.outputs,

@@ -407,6 +407,6 @@ def test_an_unknown_cause_stays_a_guess_when_the_drop_was_seen() -> None:
 
 def test_evidence_names_command_entry_server_and_time() -> None:
     (found,) = cause(inspection(acl("ls_in_acl"), at=5)).evidence
-    assert found.source == "ofproto/trace br-int in_port=5,udp"
+    assert found.source == "ovs-appctl ofproto/trace br-int 'in_port=5,udp'"
     assert "table=20,priority=100,cookie=0xc0ffee actions=drop" in found.text
     assert (found.chassis, found.at) == ("hv1", "2023-11-14T22:13:25.000Z")

@@ -149,11 +149,11 @@ def test_neighbor_entries(version: int, request_match: str, reply_match: str, in
 
 def test_doubt_entries() -> None:
     vifs = scope(HV2).vifs
-    # Index: OpenFlow port << 1 | IPv6. DSCP 7 << 2 = 28.
+    # Index: number of the place << 1 | IPv6. DSCP 7 << 2 = 28.
     assert texts(doubt_entries(vifs, USE, scope(HV2, ip_versions=(4, 6)), CLAIM, 40)) == [
         f"table=0,priority=65535,cookie=0x56546abc1c00000{index},hard_timeout=40,in_port={ofport},{ip},nw_tos=28,"
         f"reg10=0/0xc000000,actions=load:0x1->NXM_NX_REG10[26..27],{COPY},resubmit(,0)"
-        for index, ofport, ip in (("c", 6, "ip"), ("d", 6, "ipv6"), ("e", 7, "ip"), ("f", 7, "ipv6"))
+        for index, ofport, ip in (("0", 6, "ip"), ("1", 6, "ipv6"), ("2", 7, "ip"), ("3", 7, "ipv6"))
     ]
 
 

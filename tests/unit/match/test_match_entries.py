@@ -84,7 +84,7 @@ def test_known_port_and_ingress_entries_as_text() -> None:
     assert found == [
         "table=39,priority=65535,cookie=0x56542abc1c000004,hard_timeout=40,ip,metadata=0x1,reg15=0x3,nw_tos=28,"
         f"reg10=0/0x8000000,actions=clone(load:0x2->NXM_NX_REG10[26..27],{COPY},resubmit(,39))",
-        "table=0,priority=65535,cookie=0x56542abc1c000005,hard_timeout=40,in_port=20,ip,tun_id=0x1,nw_tos=28,"
+        "table=0,priority=65535,cookie=0x56542abc1c000005,hard_timeout=40,in_port=20,tun_id=0x1,ip,nw_tos=28,"
         f"reg10=0/0xc000000,actions=load:0x1->NXM_NX_REG10[26..27],{COPY},resubmit(,0)",
     ]
 

@@ -135,7 +135,7 @@ def anyio_backend() -> str:
         ("fd00:0::1", 6, [("blue1", "fd00::1", "blue")]),
         ("10.0.0.22", 4, [("blue2", "10.0.0.22", "blue")]),
         ("10.0.0.2/31", 4, [("blue2", "10.0.0.2", "blue")]),
-        ("10.9.0.0/16", 4, []),
+        ("blue/10.0.0.0/31", 4, [("blue1", "10.0.0.1", "blue")]),
     ],
 )
 async def test_an_endpoint(text: str, version: int, found: list[tuple[str, str, str]]) -> None:
@@ -143,13 +143,20 @@ async def test_an_endpoint(text: str, version: int, found: list[tuple[str, str, 
 
 
 @pytest.mark.anyio
-async def test_a_cidr_names_every_vm_in_it() -> None:
-    found = await resolver().resolve("10.0.0.0/30", 4)
-    assert {(e.name, e.address) for e in found} == {
-        ("blue1", "10.0.0.1"),
-        ("blue2", "10.0.0.2"),
-        ("green1", "10.0.0.1"),
-    }
+async def test_a_cidr_names_every_vm_of_a_vpc_in_it() -> None:
+    found = await resolver().resolve("blue/10.0.0.0/30", 4)
+    assert {(e.name, e.address) for e in found} == {("blue1", "10.0.0.1"), ("blue2", "10.0.0.2")}
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("10.0.0.0/30", ("ambiguous", "blue/10.0.0.1", "green/10.0.0.1")), ("10.9.0.0/16", ("10.9.0.0/16",))],
+)
+async def test_a_cidr_of_two_vpcs_or_of_no_vm_is_refused(text: str, words: tuple[str, ...]) -> None:
+    with pytest.raises(UsageError) as error:
+        await resolver().resolve(text, 4)
+    assert all(word in str(error.value) for word in words)
 
 
 @pytest.mark.anyio

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from msgspec.structs import replace
-
 from vtrace.color import registry
 from vtrace.model.openflow import InstalledEntry, OfPort
 from vtrace.model.plan import LocalVif
@@ -31,8 +29,7 @@ def local_vifs(table_0: Sequence[InstalledEntry]) -> tuple[LocalVif, ...]:
                     vlan=int(vlan, 0) if _is_number(vlan) else 0,
                 )
             )
-    parents = {vif.ofport for vif in found if vif.vlan}
-    return tuple(replace(vif, has_children=not vif.vlan and vif.ofport in parents) for vif in found)
+    return tuple(found)
 
 
 # The same field in the two syntaxes of ovs-actions(7).

@@ -250,7 +250,6 @@ class Arming:
 
     async def stop_pair(self, pair: Pair) -> None:
         """Stops coloring a pair's packets."""
-        self.stopped.add(pair.index)
         port = self._inventory.port(pair.source.port)
         agent = self._agents.get(port.chassis) if port else None
         if agent is None:

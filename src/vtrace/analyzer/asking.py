@@ -146,6 +146,12 @@ class Asking:
                     self._ask_about(group, packet, time.monotonic())
             self.ask_arrived(group)
 
+    def kept_from_color(self, pair: int) -> bool:
+        """Whether the datapath's cache shows that an entry of somebody else takes the pair's packets before ours."""
+        return any(
+            i.pair == pair and i.uncolored and find_cause(i, self._inventory) is not None for i in self.inspections
+        )
+
     def cause_shown(self, pair: int, packet: Followed) -> bool:
         """Whether the last inspection of the packet's flow where it ended shows why it ended there."""
         chassis, flow = packet.last.chassis, packet.flow_id

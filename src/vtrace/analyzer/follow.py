@@ -79,24 +79,36 @@ class Follower:
         self.packets: dict[tuple[int, int, int], Followed] = {}
         self.colored: dict[int, int] = defaultdict(int)
         self.records: list[LogRecord] = []
+        self._by_pair: dict[int, list[Followed]] = defaultdict(list)
+        self._open: dict[tuple[int, int, int], Followed] = {}
+        self._beyond: set[tuple[int, int, int]] = set()
         # The latest packet that arrived, of each pair and flow.
         self.arrived_flows: dict[tuple[int, str], Followed] = {}
 
     def add(self, record: LogRecord, now_s: float) -> None:
-        """Takes a record in."""
-        self.records.append(record)
+        """Takes a record in. What was colored beyond N is counted, not followed."""
         key = (record.color, record.epoch, record.key)
+        if record.point == Point.FIRST_HOP:
+            self.colored[record.pair] += 1
+            if self.colored[record.pair] > self._packets and key not in self.packets:
+                self._beyond.add(key)
+        if key in self._beyond:
+            return
+        self.records.append(record)
         packet = self.packets.get(key)
         if packet is None:
             packet = self.packets[key] = Followed(now_s)
         packet.take(record, now_s)
         if record.point == Point.FIRST_HOP:
+            if packet.pair < 0:
+                self._by_pair[record.pair].append(packet)
             packet.pair = record.pair
             packet.first += 1
-            self.colored[record.pair] += 1
+            self._open[key] = packet
         elif record.point == Point.EGRESS and (record.datapath, record.out_key) in self._goals:
             packet.arrived += 1
         if packet.complete:
+            self._open.pop(key, None)
             self.arrived_flows[(packet.pair, packet.flow_id)] = packet
 
     def has_enough(self, pair: int) -> bool:
@@ -105,15 +117,19 @@ class Follower:
 
     def of_pair(self, pair: int) -> list[Followed]:
         """The pair's packets, in the order in which they were first seen."""
-        return [p for p in self.packets.values() if p.pair == pair]
+        return self._by_pair[pair]
 
     def settled(self, pair: int, now_s: float) -> list[Followed]:
         return [p for p in self.of_pair(pair) if p.settled(now_s)]
 
     def all_settled(self, now_s: float) -> bool:
         """Whether every packet that was colored has ended."""
-        return all(p.settled(now_s) for p in self.packets.values() if p.first)
+        return all(p.settled(now_s) for p in self._open.values())
+
+    def pair_settled(self, pair: int, now_s: float) -> bool:
+        """Whether every colored packet of the pair has ended."""
+        return all(p.settled(now_s) for p in self._open.values() if p.pair == pair)
 
     def overdue(self, now_s: float) -> list[Followed]:
         """Packets without a record for a while that have not arrived, oldest first."""
-        return [p for p in self.packets.values() if p.first and not p.complete and now_s - p.last_s >= OVERDUE_AFTER_S]
+        return [p for p in self._open.values() if now_s - p.last_s >= OVERDUE_AFTER_S]

@@ -45,6 +45,8 @@ DRAIN_S = 2.0
 ARM_TRIES = 3
 NOTICE_S = 0.3
 STOP_TIMEOUT_S = 5.0
+# The last questions are to say which causes still stand; a slow bridge must not keep the answer.
+ASK_AGAIN_S = 3.0
 # For how long a colored packet may still be on its way between two servers.
 IN_FLIGHT_S = 0.05
 
@@ -160,6 +162,8 @@ class TaskRunner:
     def _take(self, event: AgentEvent, group: anyio.abc.TaskGroup) -> None:
         if isinstance(event, LogRecord):
             self._follow.add(event, time.monotonic())
+            if event.pair in self._pairs and self._follow.has_enough(event.pair):
+                self._stop_pair(event.pair, group)
         elif isinstance(event, NeighborSeen):
             for index, pair in self._pairs.items():
                 port = self._inventory.port(pair.source.port)
@@ -179,6 +183,11 @@ class TaskRunner:
         elif isinstance(event, AgentLost):
             self._asking.lost_agents.add(event.chassis)
             self.outcome.notes.append(f"{self._inventory.server(event.chassis)}: {event.reason}")
+
+    def _stop_pair(self, index: int, group: anyio.abc.TaskGroup) -> None:
+        if index not in self._arming.stopped:
+            self._arming.stopped.add(index)
+            group.start_soon(self._arming.stop_pair, self._pairs[index])
 
     def _on_probe(self, event: ProbeSeen, group: anyio.abc.TaskGroup) -> None:
         """A packet of the pair with a DSCP that has no color yet gets one."""
@@ -233,9 +242,6 @@ class TaskRunner:
         while True:
             await anyio.sleep(TICK_S)
             now_s = time.monotonic()
-            for pair in self._pairs.values():
-                if self._follow.has_enough(pair.index) and pair.index not in self._arming.stopped:
-                    await self._arming.stop_pair(pair)
             self._asking.ask_overdue(group, now_s)
             self._asking.ask_arrived(group)
             self._asking.ask_requests(group, {i: r for i, r in self._requests.items() if not self._answers[i]})
@@ -243,6 +249,7 @@ class TaskRunner:
                 return
             if now_s - told_s >= 1.0:
                 told_s = now_s
+                await self._asking.ask_unseen()
                 self._progress(self._status(now_s))
 
     def _status(self, now_s: float) -> str:
@@ -261,9 +268,9 @@ class TaskRunner:
     def _pair_enough(self, pair: int, now_s: float) -> bool:
         packets = self._follow.of_pair(pair)
         if not packets:
-            return self._unanswered(pair, now_s)
+            return self._unanswered(pair, now_s) or self._asking.kept_from_color(pair)
         if pair in self._arming.stopped:
-            return all(p.settled(now_s) for p in packets)
+            return self._follow.pair_settled(pair, now_s)
         settled = [p for p in packets if p.settled(now_s)]
         last = settled[-SAME_ENDING_PACKETS:]
         if not last or not self._asking.cause_shown(pair, last[-1]):
@@ -292,8 +299,9 @@ class TaskRunner:
         # Settling is a matter of time: no event tells it.
         while not self._follow.all_settled(time.monotonic()) and time.monotonic() < deadline:  # noqa: ASYNC110
             await anyio.sleep(TICK_S)
-        await self._asking.ask_again()
-        await self._asking.ask_unseen()
+        with anyio.move_on_after(ASK_AGAIN_S):
+            await self._asking.ask_again()
+            await self._asking.ask_unseen()
         try:
             await self._count_replies()
         except VTraceError as error:

@@ -17,6 +17,8 @@ from vtrace.model.record import Disposition, LogRecord, Point, flow_id
 
 # Tunnel keys of multicast groups begin here (ovn-sb(5), Multicast_Group).
 FIRST_MULTICAST_KEY = 32768
+# Types of ports that lead into another logical datapath (ovn-sb(5), Port_Binding).
+_LEADS_ON = ("patch", "l3gateway", "chassisredirect")
 
 
 class Ending(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,10 +92,8 @@ class _Endings:
         port = self._inventory.port_by_key(last.datapath, last.out_key)
         if wanted is None or (port is not None and port.type in ("localnet", "l2gateway")):
             return "left_domain", here, None
-        if port is not None and port.type in ("patch", "l3gateway"):
-            # It went on into a datapath that was not armed: what became of it there is not known.
-            beyond = self._inventory.datapath(port.peer_datapath)
-            return "evidence_missing", msgspec.structs.replace(here, next_vfd=beyond.name if beyond else None), None
+        if port is not None and port.type in _LEADS_ON:
+            return "evidence_missing", self._beyond(here, port), None
         cause = find_cause(inspection, self._inventory) if inspection is not None else None
         if cause is not None and cause.code == "foreign_flow_entry":
             return "dropped", here, cause
@@ -139,10 +139,19 @@ class _Endings:
         passed_on = inspection is not None and inspection.outcome in ("output", "tunnel")
         if row["disposition"] == Disposition.UNPLANNED and passed_on and last.out_key < FIRST_MULTICAST_KEY:
             port = self._inventory.port_by_key(last.datapath, last.out_key)
+            if port is not None and port.type in _LEADS_ON:
+                return "evidence_missing", self._beyond(here, port), None
+            if not self._case.pair(row["pair"]).destination.port:
+                return "left_domain", here, None
             return "dropped", here, _misdelivered(port, last, self._case.pair(row["pair"]).destination.name)
         if self._cut_explains(last.chassis):
             return "evidence_missing", here, None
         return "dropped", here, _unknown(inspection, self._inventory)
+
+    def _beyond(self, here: Where, port: LogicalPort) -> Where:
+        """It went on into a datapath that was not armed: what became of it there is not known."""
+        beyond = self._inventory.datapath(port.peer_datapath)
+        return msgspec.structs.replace(here, next_vfd=beyond.name if beyond else None)
 
     def _cut_explains(self, chassis: str) -> bool:
         if self._unexplained[chassis] <= 0:

@@ -44,14 +44,16 @@ class LocalVif(msgspec.Struct, frozen=True, kw_only=True):
     datapath: int
     key: int
     vlan: int = 0
-    has_children: bool = False
 
     @property
     def match(self) -> str:
-        """Matches what comes in by this logical port, and by no other that shares its interface."""
+        """Matches what comes in by this logical port, and by no other that shares its interface.
+
+        Without a tag of its own it takes untagged frames: the others are a nested port's, or a guest's own VLAN.
+        """
         if self.vlan:
             return f"in_port={self.ofport},dl_vlan={self.vlan}"
-        return f"in_port={self.ofport},vlan_tci=0x0000/0x1000" if self.has_children else f"in_port={self.ofport}"
+        return f"in_port={self.ofport},vlan_tci=0x0000/0x1000"
 
 
 class Scope(msgspec.Struct, frozen=True, kw_only=True):

@@ -32,6 +32,8 @@ _LSP_COLUMNS = (
 )
 _LRP_COLUMNS = ("_uuid", "name", "mac", "networks", "peer", "gateway_chassis", "ha_chassis_group", "enabled")
 _MAX_DATAPATHS = 512
+# A VPC of up to so many switches and routers is armed whole, a larger one along the shortest paths.
+MAX_ARMED_WHOLE = 12
 
 
 class OvnDatabases:
@@ -102,10 +104,27 @@ class EndpointResolver:
             )
         found = await self._in_network(network, vpc)
         single = network.num_addresses == 1
+        if not found and single:
+            await self._refuse_vip(str(network.network_address))
         if not found and single and outside and (not vpc or await self._is_vpc(vpc)):
             wanted = str(network.network_address)
             return [Endpoint(name=text, port="", address=wanted, addresses=(wanted,), vpc=vpc)]
         return self._one_vpc(text, found, single=single)
+
+    async def _refuse_vip(self, address: str) -> None:
+        """Packets to a VIP change their destination on the way, which tasks do not follow yet.
+
+        Raises:
+            CannotWorkError: the address is a VIP, or the outer one of a NAT row.
+        """
+        for row in await self._nb.select("Load_Balancer", (), ("name", "vips")):
+            if any(_vip_address(vip) == address for vip in row["vips"]):
+                raise CannotWorkError(
+                    f"{address} is a VIP of the load balancer {row['name']}",
+                    "endpoint",
+                    "traffic through load balancers is not followed yet",
+                    "Name a backend's port; packets that it gets through the VIP are not seen",
+                )
 
     async def _is_vpc(self, name: str) -> bool:
         """Whether a switch or router is of this VPC, or called so."""
@@ -174,6 +193,13 @@ class EndpointResolver:
         )
 
 
+def _vip_address(vip: str) -> str:
+    """The address of a VIP, which may have a port: `192.0.2.1:80`, `[2001:db8::1]:80`."""
+    if vip.startswith("["):
+        return vip[1:].partition("]")[0]
+    return vip.partition(":")[0] if vip.count(":") == 1 else vip
+
+
 def _split(text: str) -> tuple[str, str]:
     """(VPC, address or CIDR) of an endpoint's text; the VPC is empty where none is named."""
     if _network(text) is not None:
@@ -210,7 +236,12 @@ class InventoryReader:
         wanted: set[str] = set()
         for source, destination in endpoints:
             ends = [await self._switch_of(end.port) for end in (source, destination) if end.port]
-            wanted |= await self._between(ends[0], ends[1]) if len(ends) == 2 else await self._around(ends[0])
+            component = await self._component(ends[0])
+            if component and set(ends) <= component:
+                # Small enough to watch whole: then no route can lead out of sight.
+                wanted |= component
+            else:
+                wanted |= await self._between(ends[0], ends[1]) if len(ends) == 2 else await self._around(ends[0])
         datapaths = [await self._datapath(uuid) for uuid in sorted(wanted)]
         names = {e.port for pair in endpoints for e in pair if e.port}
         ports = [p for d in datapaths for p in await self._ports(d, names)]
@@ -231,6 +262,17 @@ class InventoryReader:
         switches = await self._nb.select("Logical_Switch", [("ports", "includes", uuid_ref(rows[0]["_uuid"]))])
         self._switches[switches[0]["_uuid"]] = switches[0]
         return str(switches[0]["_uuid"])
+
+    async def _component(self, start: str) -> set[str]:
+        """All datapaths that can be reached from one; empty where there are more than a task should arm."""
+        found = {start}
+        frontier = [start]
+        while frontier:
+            frontier = [n for node in frontier for n in await self._neighbors(node) if n not in found]
+            found.update(frontier)
+            if len(found) > MAX_ARMED_WHOLE:
+                return set()
+        return found
 
     async def _around(self, node: str) -> set[str]:
         """A datapath and its neighbors."""

@@ -98,7 +98,7 @@ def test_what_ended_the_request_is_said() -> None:
 
 def test_an_entry_of_the_highest_priority_that_keeps_packets_from_being_colored() -> None:
     foreign = inspection(step(FOREIGN, table=0, priority=65535, cookie=0))
-    found = attribute(case([], [foreign]))
+    found = attribute(case([], [replace(foreign, uncolored=True)]))
     verdict = only(found)
     assert (verdict.kind, code(verdict), verdict.pattern) == ("dropped", "foreign_flow_entry", "persistent")
     assert (verdict.where.server, verdict.where.port) == ("hv1", "web1")

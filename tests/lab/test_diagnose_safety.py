@@ -19,7 +19,10 @@ pytestmark = pytest.mark.lab
 
 SHORT_TIMEOUT_S = 3
 ENTRIES_LIVE_S = SHORT_TIMEOUT_S + 15
+EXPIRY_S = 6
+"""Open vSwitch looks for entries whose time is over every now and then, later if the machine is busy."""
 MANY = "5000"
+NOTICED_S = 2
 IN_PLACE_S = 25
 SYN_LIMIT_S = 10.0
 AF11 = 10
@@ -120,16 +123,19 @@ def test_killed_in_the_middle_of_coloring(facts: Facts, traffic: Traffic) -> Non
         assert task.stderr is not None
         while "coloring" not in (line := task.stderr.readline()):
             assert line, "it ended before it colored"
-        killed_at = time.monotonic()
         task.send_signal(signal.SIGKILL)
         task.communicate(timeout=5)
-        assert ours(facts, pair.source_server) > 0
+        for server in (pair.source_server, pair.destination_server):
+            entries = bridges.standing(facts.lab, server).ours
+            lives = [int(found[1]) for entry in entries if (found := re.search(r"hard_timeout=(\d+)", entry))]
+            assert lives, server
+            assert len(lives) == len(entries), "every entry of ours has a hard time-out"
+            assert max(lives) <= ENTRIES_LIVE_S, entries
 
         def all_gone() -> bool:
             return not any(ours(facts, server) for server in bridges.servers(facts.lab))
 
-        eventually(all_gone, "hard time-outs", ENTRIES_LIVE_S)
-        assert time.monotonic() - killed_at <= ENTRIES_LIVE_S
+        eventually(all_gone, "hard time-outs", ENTRIES_LIVE_S + EXPIRY_S)
         traffic.stop()
         seen = watch.read()
     lost = {p.sequence for p in seen.sent} - {p.sequence for p in seen.arrived}
@@ -180,8 +186,9 @@ def test_ovn_controller_restarts_during_a_task(facts: Facts, traffic: Traffic, e
         assert standing.ours == []
         assert "meter=" not in standing.meters, standing.meters
     # Known exception (design.md): the moment between its reconnect at the last hop and the stop of coloring.
+    allowed = NOTICED_S * running.RATE_PPS if end == "destination" else 0
     colored = [p for p in seen.arrived if p.dscp != 0]
-    assert not colored if end == "source" else len(colored) <= running.RATE_PPS, len(colored)
+    assert len(colored) <= allowed, f"{len(colored)} of {len(seen.arrived)} packets arrived with another DSCP"
 
 
 def test_four_at_once(facts: Facts, traffic: Traffic) -> None:
@@ -189,8 +196,8 @@ def test_four_at_once(facts: Facts, traffic: Traffic) -> None:
     red, other = facts.pair("routed-remote", 4), facts.pair("switched-remote", 4)
     blue = facts.pair("routed-remote", 4, "blue")
     pairs = [red, red, other, blue]
-    for pair in (red, other, blue):
-        traffic.start(pair, "udp", to=pair.destination, dscp=0, sport=30999)
+    for pair, sport in ((red, 30999), (other, 30998), (blue, 30999)):
+        traffic.start(pair, "udp", to=pair.destination, dscp=0, sport=sport)
     before = bridges.all_standing(facts.lab)
     began = time.monotonic()
     tasks = [answers.start(facts, *ask(pair, "--packets", "25")) for pair in pairs]

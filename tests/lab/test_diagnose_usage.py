@@ -13,6 +13,8 @@ import pytest
 from faults import bridges
 from faults.facts import PROGRAM, Facts
 
+from vtrace.lab import state as lab_state
+
 pytestmark = pytest.mark.lab
 
 GOOD = ("--from", "red-web1", "--to", "red-db1")
@@ -117,16 +119,23 @@ def plain_ovs(tmp_path: Path) -> Iterator[Path]:
             subprocess.run(["ovs-appctl", "-t", name, "exit"], env=env, check=False, capture_output=True, timeout=30)
 
 
+def on_bridge(facts: Facts, rundir: Path, bridge: str) -> list[str]:
+    """A diagnosis with the lab's databases on a bridge that is none of the lab's."""
+    state = lab_state.require(facts.lab)
+    databases = ["--nb", state.nb_remote, "--sb", state.sb_remote]
+    return [*PROGRAM, "diagnose", "--json", *GOOD, *databases, "--rundir", str(rundir), "--bridge", bridge]
+
+
 def test_a_bridge_without_ovns_tables(facts: Facts, unchanged: None, plain_ovs: Path) -> None:
     before = entries_of(plain_ovs)
-    error = error_of(diagnose(facts, *GOOD, "--rundir", str(plain_ovs), "--bridge", "br-int"), 4)
+    error = error_of(on_bridge(facts, plain_ovs, "br-int"), 4)
     assert error["why"] or error["next_step"], error
     assert entries_of(plain_ovs) == before
 
 
 def test_a_bridge_that_does_not_exist(facts: Facts, unchanged: None, plain_ovs: Path) -> None:
-    error_of(diagnose(facts, *GOOD, "--rundir", str(plain_ovs), "--bridge", "br-none"), 4)
-    error_of(diagnose(facts, *GOOD, "--rundir", str(plain_ovs / "none"), "--bridge", "br-int"), 4)
+    error_of(on_bridge(facts, plain_ovs, "br-none"), 4)
+    error_of(on_bridge(facts, plain_ovs / "none", "br-int"), 4)
 
 
 def entries_of(rundir: Path) -> str:

@@ -15,6 +15,7 @@ from faults.model import ACTORS, Expect, Pair
 DIAGNOSE_TIMEOUT_S = 60
 KINDS = ("delivered", "dropped", "lost_between", "left_domain", "evidence_missing", "no_traffic")
 COUNTED = KINDS[:-1]
+OTHER_VPC = {"red": "blue-", "blue": "red-"}
 POINTS = ("first_hop", "ingress", "logical_egress", "remote_output", "egress")
 MAX_BEYOND_N = 1000
 """Coloring goes on until the task has noticed that N are colored: seconds, where the machine is busy."""
@@ -108,9 +109,9 @@ def check_only_of(answer: Answer, pair: Pair) -> None:
             ends = {hop["five_tuple"]["src"], hop["five_tuple"]["dst"]}
             assert len(ends & addresses) >= 1, (hop, answer.text())
             for port in (hop["in_port"], hop["out_port"]):
-                assert not (port or "").startswith("blue"), (hop, answer.text())
+                assert not (port or "").startswith(OTHER_VPC[pair.vpc]), (hop, answer.text())
     for verdict in answer.document["verdicts"]:
-        assert not (verdict["where"]["vfd"] or "").startswith("blue"), answer.text()
+        assert not (verdict["where"]["vfd"] or "").startswith(OTHER_VPC[pair.vpc]), answer.text()
 
 
 def check_expected(answer: Answer, expect: Expect, facts: Facts) -> None:

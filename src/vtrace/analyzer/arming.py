@@ -195,7 +195,7 @@ class Arming:
         await agent.install(doubt_entries(vifs, use, scope, self.claims[name], self.limits.match_s))
         for vif in vifs[:1]:
             family = "ip" if 4 in scope.ip_versions else "ipv6"
-            await self._require_meter(agent, f"in_port={vif.ofport},{family},nw_tos={use.color << 2}")
+            await self._require_meter(agent, exact(f"{vif.match},{family},nw_tos={use.color << 2}"))
 
     async def _match(self, use: ColorUse) -> None:
         """Puts in what restores and what matches."""
@@ -237,7 +237,7 @@ class Arming:
                 # It had enough while this was under way.
                 await agent.remove(Role.COLOR, color=use.color, index=hop.pair.index)
         for entry in planned[:1]:
-            await self._require_meter(agent, entry.entry.match.rsplit(",reg10=", 1)[0])
+            await self._require_meter(agent, exact(entry.entry.match.rsplit(",reg10=", 1)[0]))
 
     async def _on_all(self, step: Callable[..., Coroutine[Any, Any, None]], *arguments: object) -> None:
         """A step on all chassis at once; the next one begins when all have done it."""
@@ -294,3 +294,8 @@ class Arming:
                 "the bridge compiled them without our meter",
                 "Nothing was colored; see docs/limits.md",
             )
+
+
+def exact(match: str) -> str:
+    """The match of an entry as a flow for a trace, which takes no masks: an untagged frame has no tag at all."""
+    return ",".join(word for word in match.split(",") if "/" not in word)

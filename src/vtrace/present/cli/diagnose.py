@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ipaddress
 import os
 import signal
 import sys
@@ -131,14 +132,16 @@ def _listed(text: str) -> tuple[str, ...]:
 
 
 def _version(endpoints: tuple[str, ...]) -> int:
-    """6 if any endpoint is written as an IPv6 address."""
-    return (
-        6
-        if any(
-            text.rpartition("/")[2 if "/" in text else 0].count(":") > 1 or text.count(":") > 1 for text in endpoints
-        )
-        else 4
-    )
+    """6 if any endpoint is written as an IPv6 address or CIDR, with or without its VPC."""
+    return 6 if any(_is_ipv6(text) or _is_ipv6(text.partition("/")[2]) for text in endpoints) else 4
+
+
+def _is_ipv6(text: str) -> bool:
+    """Port names may have colons too."""
+    try:
+        return ipaddress.ip_network(text, strict=False).version == 6
+    except ValueError:
+        return False
 
 
 _TCP_FLAGS = ("fin", "syn", "rst", "psh", "ack", "urg", "ece", "cwr", "ns")

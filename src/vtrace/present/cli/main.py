@@ -5,14 +5,16 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 
 import msgspec
 
 from vtrace import __version__
-from vtrace.errors import UsageError, VTraceError, first_leaf
+from vtrace.errors import CannotWorkError, UsageError, VTraceError, first_leaf
 from vtrace.present.cli import diagnose, lab
 
+EXIT_CANNOT_WORK = 4
 EXIT_INTERRUPTED = 130
 
 
@@ -51,12 +53,30 @@ def main(argv: Sequence[str] | None = None) -> int:
             return leaf.exit_code
         if isinstance(leaf, KeyboardInterrupt):
             return interrupted(as_json=wants_json(words))
-        raise
+        return broken(group, as_json=wants_json(words))
     except KeyboardInterrupt:
         return interrupted(as_json=wants_json(words))
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_INTERRUPTED
+    except Exception as error:  # noqa: BLE001  # the entry point
+        return broken(error, as_json=wants_json(words))
+
+
+def broken(error: BaseException, *, as_json: bool) -> int:
+    """Says that VTrace itself failed. Python's own exit code for that is 1, which here means "loss"."""
+    traceback.print_exception(error)
+    cause = first_leaf(error) if isinstance(error, BaseExceptionGroup) else error
+    report(
+        CannotWorkError(
+            "VTrace itself failed, so there is no answer",
+            "",
+            f"{type(cause).__name__}: {cause}",
+            "Please report it with the lines above",
+        ),
+        as_json=as_json,
+    )
+    return EXIT_CANNOT_WORK
 
 
 def interrupted(*, as_json: bool) -> int:

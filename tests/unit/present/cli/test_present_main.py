@@ -8,8 +8,9 @@ import pytest
 
 from vtrace.errors import CannotWorkError
 from vtrace.model.answer import Answer, TaskAnswer
+from vtrace.present.cli import diagnose
 from vtrace.present.cli.diagnose import exit_code
-from vtrace.present.cli.main import first_leaf, main, wants_json
+from vtrace.present.cli.main import first_leaf, main, parser, wants_json
 
 WRONG = [
     [],
@@ -101,3 +102,29 @@ def test_of_several_errors_at_once_ours_is_told() -> None:
     ours = CannotWorkError("no root")
     group = BaseExceptionGroup("g", [ValueError("x"), BaseExceptionGroup("h", [OSError("y"), ours])])
     assert first_leaf(group) is ours
+
+
+def test_a_failure_of_our_own_is_no_loss(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ExceptionGroup("tasks", [KeyError(0)])
+
+    monkeypatch.setattr("vtrace.embedded.find_cloud", fail)
+    assert main(["diagnose", "--from", "a", "--to", "b", "--json"]) == 4
+    assert json.loads(capsys.readouterr().out)["error"]["why"] == "KeyError: 0"
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "version"),
+    [
+        ("ns:pod:eth0", 4),
+        ("10.0.0.1", 4),
+        ("red/10.0.0.0/24", 4),
+        ("fd00::1", 6),
+        ("red/fd00::1", 6),
+        ("red/fd00::/64", 6),
+        ("fd00::/64", 6),
+    ],
+)
+def test_the_ip_version_is_that_of_the_addresses(endpoint: str, version: int) -> None:
+    arguments = parser().parse_args(["diagnose", "--from", endpoint, "--to", "vm"])
+    assert diagnose._spec(arguments).traffic.ip_version == version

@@ -30,6 +30,7 @@ from vtrace.ovs.bridge import read_bridge
 from vtrace.task import admission
 
 DEFAULT_LAB = "lab"
+DEFAULT_BRIDGE = "br-int"
 DEFAULT_RUNDIR = "/var/run/openvswitch"
 # Bytes of a record as it is kept in memory for one task; an estimate until records are stored.
 _RECORD_BYTES = 160
@@ -62,6 +63,8 @@ def find_cloud(*, lab: str | None, nb: str | None, sb: str | None, rundir: str |
         raise CannotWorkError(
             "VTrace needs root", "", "the bridges' sockets belong to root", "Run it with sudo, or as root"
         )
+    if lab and (rundir or bridge != DEFAULT_BRIDGE):
+        raise UsageError("--lab and --rundir or --bridge contradict each other", "--lab", "a lab has its own bridges")
     nb, sb = nb or os.environ.get("OVN_NB_DB"), sb or os.environ.get("OVN_SB_DB")
     named = lab or os.environ.get("VTRACE_LAB")
     if named or not (nb or sb or rundir):

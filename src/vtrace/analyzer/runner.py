@@ -33,6 +33,7 @@ from vtrace.model.task import Direction, Pair, TaskSpec, TaskState
 from vtrace.ovn.objects import ObjectResolver
 
 TICK_S = 0.02
+EVENTS_PER_TURN = 1000
 # Settled packets with one ending that are enough, if nothing else happened for a while.
 SAME_ENDING_PACKETS = 3
 SAME_ENDING_S = 2.0
@@ -156,8 +157,16 @@ class TaskRunner:
         )
 
     async def _collect(self, agent: AgentLink, group: anyio.abc.TaskGroup) -> None:
-        async for event in agent.events():
+        stream = agent.events()
+        async for event in stream:
             self._take(event, group)
+            # What waits is taken at once: each turn of the loop costs more than an event.
+            for _ in range(EVENTS_PER_TURN):
+                try:
+                    waiting = stream.receive_nowait()
+                except anyio.WouldBlock:
+                    break
+                self._take(waiting, group)
 
     def _take(self, event: AgentEvent, group: anyio.abc.TaskGroup) -> None:
         if isinstance(event, LogRecord):

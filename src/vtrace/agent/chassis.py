@@ -11,8 +11,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import anyio
 import anyio.abc
-from anyio.abc import ObjectReceiveStream, TaskGroup
-from anyio.streams.memory import MemoryObjectSendStream
+from anyio.abc import TaskGroup
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from vtrace.agent.claims import Claims, bridge_lock
 from vtrace.agent.inspector import Inspector
@@ -142,7 +142,7 @@ class ChassisAgent:
         await self._lock.aclose()
         self._lock = AsyncExitStack()
 
-    def events(self) -> ObjectReceiveStream[AgentEvent]:
+    def events(self) -> MemoryObjectReceiveStream[AgentEvent]:
         """Records and other events, in the order in which the bridge sent them."""
         return self._receive
 

@@ -25,6 +25,7 @@ class RecordLogger:
         self.written = 0
         self.later = 0
         self.lost = 0
+        self._probed: set[tuple[int, int]] = set()
         self._region = region
         self._task_id = task_id
         self._secret = secret
@@ -42,6 +43,9 @@ class RecordLogger:
             self.lost += 1
             return None
         if hook.role == Role.PROBE:
+            if (hook.pair, headers.dscp) in self._probed:
+                return None
+            self._probed.add((hook.pair, headers.dscp))
             return ProbeSeen(pair=hook.pair, dscp=headers.dscp, chassis=self.chassis)
         if hook.role == Role.DOUBT:
             return DoubtSeen(color=hook.color, epoch=hook.epoch, chassis=self.chassis)

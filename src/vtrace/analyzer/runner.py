@@ -98,6 +98,7 @@ class TaskRunner:
         self._missing_color: set[int] = set()
         self._early_dscps: set[int] = set()
         self._counts: dict[int, int] = {}
+        self._entered_packets: dict[int, int] = defaultdict(int)
         self._started_s = 0.0
         self.outcome = Outcome()
 
@@ -300,6 +301,8 @@ class TaskRunner:
         return now_s - requests[0].mono_ns / 1e9 >= UNANSWERED_S
 
     async def _finish(self, *, expired: bool) -> None:
+        for index, packets in (await self._entered()).items():
+            self._entered_packets[index] += packets
         await self._arming.finish()
         self.outcome.state = TaskState.COLLECTING
         self.outcome.notes += self._top_notes()
@@ -337,6 +340,19 @@ class TaskRunner:
                     if self._counts[index << 2]:
                         break
 
+    async def _entered(self) -> dict[int, int]:
+        """Packets that our entries at the first hop counted, of pairs without any record."""
+        found: dict[int, int] = defaultdict(int)
+        silent = {index for index in self._pairs if not self._follow.of_pair(index)}
+        for agent in self._agents.values() if silent else ():
+            try:
+                for role in (Role.COLOR, Role.PROBE):
+                    for index, packets in (await agent.counts(role)).items():
+                        found[index] += packets
+            except VTraceError as error:
+                self.outcome.notes.append(f"{self._inventory.server(agent.chassis)}: not counted: {error}")
+        return {index: packets for index, packets in found.items() if index in silent}
+
     def _top_notes(self) -> list[str]:
         return [
             f"{self._inventory.server(name)} has an entry of somebody else at our own priority: {text}"
@@ -370,6 +386,7 @@ class TaskRunner:
             tunnels=check_tunnels(self._inventory, self._arming.surveys),
             replies=tuple(self._replies()),
             packets_asked=self._spec.packets,
+            entered=dict(self._entered_packets),
             reply_asked=Direction.REPLY in self._spec.directions,
         )
 

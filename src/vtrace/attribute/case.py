@@ -55,6 +55,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
         inspections: every inspection made, oldest first.
         covered: chassis that had an agent.
         copies_cut: for each chassis, copies that the meter or a full buffer took.
+        entered: packets of each pair that our entries at the first hop counted, whether or not a copy came.
         reply_asked: whether the reply direction is colored too, so that it need not be counted.
         packets_asked: N for each pair and direction.
     """
@@ -71,6 +72,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     replies: tuple[ReplyCount, ...] = ()
     packets_asked: int = 100
     reply_asked: bool = False
+    entered: Mapping[int, int] = {}
 
     def pair(self, index: int) -> Pair:
         return next(p for p in self.pairs if p.index == index)

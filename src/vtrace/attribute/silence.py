@@ -15,6 +15,8 @@ from vtrace.model.task import Direction, Pair
 def verdicts(case: Case, pair: Pair, found: Sequence[Ending]) -> list[Verdict]:
     """The no_traffic verdicts of a pair."""
     kept = _kept_from_color(case, pair)
+    if not found and kept is None and case.entered.get(pair.index):
+        return [_unheard(case, pair)]
     if not found:
         return [kept or _no_traffic(case, pair)]
     if kept is not None:
@@ -52,6 +54,26 @@ def _no_traffic(case: Case, pair: Pair) -> Verdict:
         confidence=SEEN_ACTING if asked else CONCLUDED,
         where=_vif(case.inventory, pair.source.port),
         why=why,
+    )
+
+
+def _unheard(case: Case, pair: Pair) -> Verdict:
+    """Packets went by our entries, and no copy of them came: that is no silence of the source."""
+    start, end = _names(pair)
+    return Verdict(
+        kind="evidence_missing",
+        direction=pair.direction.word,
+        from_=start,
+        to=end,
+        packets=0,
+        where=_vif(case.inventory, pair.source.port),
+        why=Why(
+            code="unknown",
+            actor="unknown",
+            summary=f"{case.entered[pair.index]} packets of this traffic left {pair.source.name}, and no copy of them "
+            "came to us",
+            fix="try again when the server is less busy",
+        ),
     )
 
 

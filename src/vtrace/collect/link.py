@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Protocol, TypeAlias
 
 import msgspec
-from anyio.abc import ObjectReceiveStream
+from anyio.streams.memory import MemoryObjectReceiveStream
 
 from vtrace.errors import CannotWorkError
 from vtrace.model.inspection import SiteReport
@@ -145,7 +145,7 @@ class AgentLink(Protocol):
     async def abandon_claim(self) -> None:
         """Unlocks the bridge without a claim."""
 
-    def events(self) -> ObjectReceiveStream[AgentEvent]:
+    def events(self) -> MemoryObjectReceiveStream[AgentEvent]:
         """Records and other events, in the order in which the bridge sent them."""
 
     async def install(self, entries: Sequence[PlannedEntry]) -> None:

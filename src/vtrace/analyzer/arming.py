@@ -5,7 +5,7 @@ On: what watches for the color, then what restores, what matches, and what color
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -97,16 +97,16 @@ class Arming:
         async with self._turn:
             await self._start()
 
-    async def start_over(self, disturbed: Iterable[str]) -> None:
-        """Takes everything off, and waits until the bridges that somebody cleared are whole again."""
+    async def start_over(self) -> None:
+        """Takes everything off, and waits until bridges that somebody cleared are whole again."""
         async with self._turn:
-            await self._start_over(disturbed)
+            await self._start_over()
 
-    async def rearm(self, chassis: str) -> None:
+    async def rearm(self) -> None:
         """Puts everything on anew after somebody took it off a chassis (ovn-controller restarted)."""
         async with self._turn:
             if not self._ended:
-                await self._start_over([chassis])
+                await self._start_over()
                 await self._start()
 
     async def add_color(self, original_dscp: int) -> ColorUse | None:
@@ -116,9 +116,12 @@ class Arming:
                 return None
             return await self._add_color(original_dscp)
 
-    async def replace_color(self, use: ColorUse) -> None:
-        """Takes a color out of use everywhere, and another in its place."""
+    async def replace_color(self, color: int) -> None:
+        """Takes a color out of use everywhere, and another in its place; nothing where it is out of use already."""
         async with self._turn:
+            use = next((u for u in self.uses.values() if u.color == color), None)
+            if use is None:
+                return
             await self._withdraw(use)
             if not self._ended:
                 await self._add_color(use.original_dscp)
@@ -137,7 +140,6 @@ class Arming:
         return use
 
     async def _start(self) -> None:
-        await self._probe()
         for dscp in tuple(self.uses):
             await self._watch(self.uses[dscp])
             await self._match(self.uses[dscp])
@@ -146,14 +148,18 @@ class Arming:
                 await self._watch(use)
                 await self._match(use)
             await self._color(self.uses[dscp])
+        # Last, since what it copies goes uncolored: as few packets as can be.
+        await self._probe()
 
-    async def _start_over(self, disturbed: Iterable[str]) -> None:
+    async def _start_over(self) -> None:
         await self._stop_coloring()
         for agent in self._agents.values():
             for role in (Role.COUNT, Role.MATCH, Role.RESTORE, Role.DOUBT):
                 await agent.remove(role)
-        for name in disturbed:
-            await self._agents[name].renew()
+        await self._on_all(self._renew)
+
+    async def _renew(self, name: str) -> None:
+        await self._agents[name].renew()
 
     def scope(self, chassis: str) -> Scope:
         """Where the task's entries go on a chassis."""
@@ -254,9 +260,12 @@ class Arming:
         agent = self._agents.get(port.chassis) if port else None
         if agent is None:
             return
-        for use in tuple(self.uses.values()):
-            await agent.remove(Role.COLOR, color=use.color, index=pair.index)
-        await agent.remove(Role.PROBE, color=0, index=pair.index)
+        try:
+            for use in tuple(self.uses.values()):
+                await agent.remove(Role.COLOR, color=use.color, index=pair.index)
+            await agent.remove(Role.PROBE, color=0, index=pair.index)
+        except VTraceError as error:
+            self.notes.append(f"{self._inventory.server(agent.chassis)}: {pair.source.name} is colored on: {error}")
 
     async def _stop_coloring(self) -> None:
         """Stops all coloring and probing; one server that can't be reached does not keep the others from it."""

@@ -148,8 +148,8 @@ class TaskRunner:
                     raise
             if not self._disturbed:
                 return
-            disturbed, self._disturbed = self._disturbed, set()
-            await self._arming.start_over(disturbed)
+            self._disturbed = set()
+            await self._arming.start_over()
         raise CannotWorkError(
             "Our entries do not stay on the bridge",
             ", ".join(sorted(self._agents)),
@@ -230,18 +230,18 @@ class TaskRunner:
                 self._arming.withdrawn.add(use.color)
                 server = self._inventory.server(event.chassis)
                 self._progress(f"a tenant on {server} sends DSCP {use.color} itself: that color is withdrawn")
-                group.start_soon(self._replace_color, dscp)
+                group.start_soon(self._replace_color, use.color, dscp)
                 return
 
-    async def _replace_color(self, dscp: int) -> None:
+    async def _replace_color(self, color: int, dscp: int) -> None:
         try:
-            await self._arming.replace_color(self._arming.uses[dscp])
+            await self._arming.replace_color(color)
         except VTraceError as error:
             self.outcome.notes.append(f"no other color for DSCP {dscp}: {error}")
 
     async def _rearm(self, chassis: str) -> None:
         try:
-            await self._arming.rearm(chassis)
+            await self._arming.rearm()
             self._disturbed.discard(chassis)
         except VTraceError as error:
             self._asking.lost_agents.add(chassis)

@@ -115,7 +115,7 @@ class EndpointResolver:
         """Packets to a VIP change their destination on the way, which tasks do not follow yet.
 
         Raises:
-            CannotWorkError: the address is a VIP, or the outer one of a NAT row.
+            CannotWorkError: the address is a VIP of a load balancer.
         """
         for row in await self._nb.select("Load_Balancer", (), ("name", "vips")):
             if any(_vip_address(vip) == address for vip in row["vips"]):

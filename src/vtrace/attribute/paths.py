@@ -10,7 +10,6 @@ from vtrace.attribute.endings import Ending
 from vtrace.model.answer import HopAnswer, PathAnswer
 from vtrace.model.inventory import Inventory
 from vtrace.model.record import LogRecord, Point
-from vtrace.model.task import Direction
 
 PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmp6"}
 
@@ -24,16 +23,15 @@ def paths(case: Case, found: Sequence[Ending]) -> tuple[PathAnswer, ...]:
     answers = []
     for (index, path, kind), packets in sorted(counts.items(), key=lambda item: (item[0][0], -item[1], item[0])):
         pair = case.pair(index)
-        forward = pair.direction is Direction.FORWARD
-        start, end = (pair.source, pair.destination) if forward else (pair.destination, pair.source)
+        start, end = pair.task_ends
         hops = tuple(hop(case.records[number], case.inventory) for number in rows[path]["hops"])
         answers.append(
             PathAnswer(
                 packets=packets,
                 disposition=kind,
                 hops=hops,
-                from_=start.name,
-                to=end.name,
+                from_=start,
+                to=end,
                 direction=pair.direction.word,
             )
         )

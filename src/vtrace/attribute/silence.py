@@ -36,14 +36,9 @@ def _vif(inventory: Inventory, port: str) -> Where:
     return where_of(inventory, found.chassis, Place(datapath=found.datapath, in_key=found.key))
 
 
-def _names(pair: Pair) -> tuple[str, str]:
-    ends = (pair.source.name, pair.destination.name)
-    return ends if pair.direction is Direction.FORWARD else (ends[1], ends[0])
-
-
 def _no_traffic(case: Case, pair: Pair) -> Verdict:
     asked = [n for n in case.neighbors if n.pair == pair.index and n.requests and not n.answers]
-    start, end = _names(pair)
+    start, end = pair.task_ends
     why = _unresolved(case, pair, asked[0]) if asked else _silent(case, pair)
     return Verdict(
         kind="no_traffic",
@@ -59,7 +54,7 @@ def _no_traffic(case: Case, pair: Pair) -> Verdict:
 
 def _unheard(case: Case, pair: Pair) -> Verdict:
     """Packets went by our entries, and no copy of them came: that is no silence of the source."""
-    start, end = _names(pair)
+    start, end = pair.task_ends
     return Verdict(
         kind="evidence_missing",
         direction=pair.direction.word,
@@ -79,7 +74,7 @@ def _unheard(case: Case, pair: Pair) -> Verdict:
 
 def _kept_from_color(case: Case, pair: Pair) -> Verdict | None:
     """An entry of somebody else ended the packets before ours could color them, as the datapath's cache shows."""
-    start, end = _names(pair)
+    start, end = pair.task_ends
     for inspection in reversed([i for i in case.inspections if i.pair == pair.index and i.uncolored]):
         cause = find_cause(inspection, case.inventory)
         if cause is not None and cause.code == "foreign_flow_entry":
@@ -167,7 +162,7 @@ def _nobody_has(case: Case, pair: Pair, asked: NeighborWatch) -> str:
 
 def _not_answering(case: Case, pair: Pair, delivered: int) -> Verdict:
     port = case.inventory.port(pair.destination.port)
-    start, end = _names(pair)
+    start, end = pair.task_ends
     return Verdict(
         kind="no_traffic",
         direction=Direction.REPLY.word,

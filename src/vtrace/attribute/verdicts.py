@@ -15,7 +15,7 @@ from vtrace.attribute.endings import Ending, endings
 from vtrace.attribute.paths import paths
 from vtrace.attribute.patterns import pattern
 from vtrace.model.answer import KINDS, Packets, PairAnswer, PathAnswer, Verdict, Why
-from vtrace.model.task import Direction, Pair
+from vtrace.model.task import Pair
 
 LOST = ("dropped", "lost_between")
 _PATTERNS = ("persistent", "unclear", "transient", None)
@@ -57,12 +57,6 @@ def attribute(case: Case) -> Attribution:
         pairs=pairs,
         paths=paths(case, found),
     )
-
-
-def names(pair: Pair) -> tuple[str, str]:
-    """(from, to) of a pair as the task has them, whichever way its packets travel."""
-    ends = (pair.source.name, pair.destination.name)
-    return ends if pair.direction is Direction.FORWARD else (ends[1], ends[0])
 
 
 def count(found: Sequence[Ending]) -> Packets:
@@ -111,7 +105,7 @@ def _pair_verdicts(case: Case, pair: Pair, found: Sequence[Ending]) -> list[Verd
     # What a standing cause took says nothing of whether another loss has passed.
     passing = [e.kind in LOST for e in known if not standing[_group_of(e)]]
     verdicts = []
-    start, end = names(pair)
+    start, end = pair.task_ends
     for key, group in groups.items():
         lost = group[0].kind in LOST
         verdicts.append(
@@ -176,7 +170,7 @@ def _pair_answer(
         loss = "unknown"
     else:
         loss = "no"
-    start, end = names(pair)
+    start, end = pair.task_ends
     return PairAnswer(
         from_=start,
         to=end,

@@ -89,3 +89,9 @@ class Pair(msgspec.Struct, frozen=True, kw_only=True):
     source: Endpoint
     destination: Endpoint
     traffic: TrafficFilter
+
+    @property
+    def task_ends(self) -> tuple[str, str]:
+        """(from, to) as the task has them, whichever way the pair's packets travel."""
+        ends = (self.source.name, self.destination.name)
+        return ends if self.direction is Direction.FORWARD else (ends[1], ends[0])

@@ -11,7 +11,7 @@ from faults.catalogue import LOGICAL, Entry
 from faults.physical import FOREIGN, FOREIGN_CORE, PHYSICAL
 
 DEFAULT_SEED = 20260101
-SAMPLE_SIZE = 14
+SAMPLE_SIZE = 12
 DSCPS = (0, 10, 46)
 
 Coordinates = dict[str, object]
@@ -39,13 +39,13 @@ def coordinates(entry: Entry, number: int, *, near: bool) -> Coordinates:
 
 
 def core() -> list[Coordinates]:
-    """Every kind of fault once, and its near-miss."""
+    """Every kind of fault once, and its near-miss; of the entries put in by hand, every other near-miss."""
     known = entries()
     names = [entry.name for entry in (*LOGICAL, *PHYSICAL)] + list(FOREIGN_CORE)
     cases = []
     for number, name in enumerate(names):
         cases.append(coordinates(known[name], number, near=False))
-        if known[name].near:
+        if known[name].near and (name not in FOREIGN_CORE or number % 2):
             cases.append(coordinates(known[name], number, near=True))
     return cases
 

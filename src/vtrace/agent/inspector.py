@@ -23,6 +23,7 @@ from vtrace.ovs.bridge import BridgeFacts
 from vtrace.ovs.ofctl import OfCtl
 
 MIN_INTERVAL_S = 0.02
+READ_EVERY_S = 0.3
 _MAX_PASSES = 16
 _TUNNEL_PORTS = {"geneve": "genev_sys_6081", "vxlan": "vxlan_sys_4789", "stt": "stt_sys_7471"}
 # The userspace datapath's name is always this (ovs-vswitchd(8)).
@@ -41,6 +42,8 @@ class Inspector:
         self._meters_before: dict[int, int] = {}
         self._ports_before: dict[str, BridgePort] = {}
         self._turn = anyio.Lock()
+        self._read: tuple[tuple[MeterReading, ...], tuple[PortReading, ...]] | None = None
+        self._read_s = 0.0
 
     async def begin(self, facts: BridgeFacts, layout: BridgeLayout) -> None:
         """Notes the counters at the beginning of a task, so that inspections tell what was dropped since."""
@@ -85,6 +88,7 @@ class Inspector:
             else:
                 flow, found = await self._trace_cached(path, question)
             outcome, outputs = self._outcome(found)
+            meters, ports = await self._readings()
             report = SiteReport(
                 chassis=self._facts.system_id if self._facts else "",
                 pair=question.pair,
@@ -100,8 +104,8 @@ class Inspector:
                 outcome=outcome,
                 outputs=outputs,
                 real_drop=datapath.ends_in_drop(flows[-1]) if flows else None,
-                meters=await self._meter_readings(),
-                ports=await self._port_readings(),
+                meters=meters,
+                ports=ports,
             )
             await anyio.sleep(MIN_INTERVAL_S)
         return report
@@ -177,6 +181,13 @@ class Inspector:
             return "controller", outputs
         return "drop", outputs
 
+    async def _readings(self) -> tuple[tuple[MeterReading, ...], tuple[PortReading, ...]]:
+        """Meters and ports, read anew when the last reading is old: each takes a program to start."""
+        if self._read is None or time.monotonic() - self._read_s > READ_EVERY_S:
+            self._read = (await self._meter_readings(), await self._port_readings())
+            self._read_s = time.monotonic()
+        return self._read
+
     async def _meter_readings(self) -> tuple[MeterReading, ...]:
         return tuple(
             MeterReading(
@@ -199,6 +210,7 @@ class Inspector:
 
         return PortReading(
             name=port.name,
+            iface_id=port.iface_id,
             ofport=port.ofport,
             kind=port.kind,
             admin_up=port.admin_up,

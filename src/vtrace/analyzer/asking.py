@@ -25,6 +25,7 @@ from vtrace.ovn.objects import ObjectResolver
 
 # How often the slow path is asked about one flow of a pair on one chassis, at most.
 ASK_EVERY_S = 0.5
+ASK_TIMEOUT_S = 6.0
 # About how many flows of one pair one chassis is asked at most; each takes its vswitchd some 10 ms.
 MAX_FLOWS = 16
 
@@ -128,10 +129,13 @@ class Asking:
             return
         self._asking.add(key)
         try:
-            report = await self._agents[chassis].inspect(question)
-            self.inspections.append(await self._resolver.inspection(report, self._arming.surveys[chassis].layout))
+            with anyio.fail_after(ASK_TIMEOUT_S):
+                report = await self._agents[chassis].inspect(question)
+                self.inspections.append(await self._resolver.inspection(report, self._arming.surveys[chassis].layout))
         except NothingCachedError:
             pass
+        except TimeoutError:
+            self.notes.append(f"{self._inventory.server(chassis)} did not answer a question in {ASK_TIMEOUT_S:g} s")
         except VTraceError as error:
             self.notes.append(f"{self._inventory.server(chassis)} could not be asked: {error}")
         finally:

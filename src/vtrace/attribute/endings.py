@@ -83,7 +83,7 @@ class _Endings:
         inspection = nearest(self._case, self._first(row), last, same_flow=True)
         place = Place(datapath=last.datapath, in_key=last.in_key, out_key=last.out_key)
         if inspection is not None:
-            cause = after_egress(inspection, self._inventory)
+            cause = after_egress(inspection, self._inventory) or _diverted(inspection, wanted, self._inventory)
             if cause is not None:
                 return "dropped", where_of(self._inventory, last.chassis, place), cause
         here = where_of(self._inventory, last.chassis, place)
@@ -209,6 +209,17 @@ def after_egress(inspection: Inspection, inventory: Inventory) -> Cause | None:
         return cause
     beyond = inspection.steps[-1].table >= inspection.log_to_physical > 0
     return cause if beyond and inspection.outcome == "drop" else None
+
+
+def _diverted(inspection: Inspection, wanted: LogicalPort | None, inventory: Inventory) -> Cause | None:
+    """What output a packet elsewhere, although it had been handed to the right port's entry."""
+    if wanted is None or inspection.outcome != "output":
+        return None
+    right = [str(p.ofport) for p in inspection.ports if p.iface_id == wanted.name]
+    if not right or not inspection.outputs or set(right) & set(inspection.outputs):
+        return None
+    cause = find_cause(inspection, inventory)
+    return cause if cause is not None and cause.code == "foreign_flow_entry" else None
 
 
 def _misdelivered(port: LogicalPort | None, last: LogRecord, wanted: str) -> Cause:

@@ -37,6 +37,7 @@ class PortReading(msgspec.Struct, frozen=True, kw_only=True):
     """An interface the flow uses: what it dropped since the task began, and whether it is up."""
 
     name: str
+    iface_id: str = ""
     ofport: int
     kind: str
     admin_up: bool

@@ -137,14 +137,9 @@ class Claims:
         )
         self.claim = claim
         self._share = share
-        for _ in range(_METER_TRIES):
-            # ovn-controller removes all meters when it starts: it may be doing so just now.
-            await self.renew_meters()
-            if {first, copy} <= {m.meter_id for m in await self._ofctl.meters()}:
-                return claim
-        raise CannotWorkError(
-            "The bridge did not keep our meters", self._ofctl.mgmt_path, "copies of packets could not be bounded", ""
-        )
+        await self._add_meter(first, FIRST_RATE_PPS, FIRST_BURST_PACKETS, share)
+        await self._add_meter(copy, COPY_RATE_PPS, COPY_BURST_PACKETS, share)
+        return claim
 
     async def hold(self, color: int, hard_timeout_s: int) -> None:
         """Puts in the entry that shows the claim to other runs. It matches no packet: stage 3 never is in table 0."""

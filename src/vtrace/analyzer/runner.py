@@ -111,9 +111,10 @@ class TaskRunner:
             await self._color_and_collect()
         finally:
             # Coloring ends on every server before any of them stops to restore: also when the task is broken off.
-            with anyio.CancelScope(shield=True), anyio.move_on_after(STOP_TIMEOUT_S):
-                await self._arming.finish()
-                await anyio.sleep(IN_FLIGHT_S)
+            if self.outcome.state not in (TaskState.DONE, TaskState.EXPIRED):
+                with anyio.CancelScope(shield=True), anyio.move_on_after(STOP_TIMEOUT_S):
+                    await self._arming.finish()
+                    await anyio.sleep(IN_FLIGHT_S)
         return await self._case()
 
     async def _color_and_collect(self) -> None:
@@ -361,14 +362,9 @@ class TaskRunner:
         ]
 
     async def _case(self) -> Case:
-        for name, agent in self._agents.items():
-            try:
-                self.outcome.costs[name] = await agent.cost()
-            except VTraceError as error:
-                self.outcome.notes.append(f"{self._inventory.server(name)}: its cost is not known: {error}")
-                self.outcome.costs[name] = AgentCost()
-            # A copy of the first hop that the meter cut was of a packet that was colored all the same.
-            self.outcome.beyond_n += self.outcome.costs[name].first_copies_cut
+        async with anyio.create_task_group() as group:
+            for name, agent in self._agents.items():
+                group.start_soon(self._cost_of, name, agent)
         from vtrace.model.record_schema import from_table, to_table
         from vtrace.reconstruct.plain import reconstruct
 
@@ -389,6 +385,16 @@ class TaskRunner:
             entered=dict(self._entered_packets),
             reply_asked=Direction.REPLY in self._spec.directions,
         )
+
+    async def _cost_of(self, name: str, agent: AgentLink) -> None:
+        cost = AgentCost()
+        try:
+            cost = await agent.cost()
+        except VTraceError as error:
+            self.outcome.notes.append(f"{self._inventory.server(name)}: its cost is not known: {error}")
+        self.outcome.costs[name] = cost
+        # A copy of the first hop that the meter cut was of a packet that was colored all the same.
+        self.outcome.beyond_n += cost.first_copies_cut
 
     def _neighbors(self) -> list[NeighborWatch]:
         found = []

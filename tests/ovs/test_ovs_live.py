@@ -9,6 +9,7 @@ from pathlib import Path
 
 import anyio
 import pytest
+from private_switch import Switch
 
 from vtrace.errors import CannotWorkError, ProtocolError
 from vtrace.model.openflow import Cookie, FlowEntry, PacketIn, TableId
@@ -16,8 +17,6 @@ from vtrace.ovs import bridge, datapath, trace, unixctl
 from vtrace.ovs import openflow13 as of
 from vtrace.ovs.channel import ConnectionLostError, EntriesRemoved, OpenFlowChannel
 from vtrace.ovs.ofctl import OfCtl, SwitchRefusedError
-
-from .conftest import Switch
 
 pytestmark = [pytest.mark.ovs, pytest.mark.anyio]
 

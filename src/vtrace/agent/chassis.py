@@ -223,25 +223,13 @@ class ChassisAgent:
         """What the run cost here so far."""
         first, copies = await self._claims.cut()
         unread = self._logger.lost + (self._channel.packet_ins_dropped if self._channel else 0)
-        # The entries counted what they copied: what neither came nor was cut was lost on the way to us. The
-        # counters lag behind, so this is never too much.
-        vanished = await self._copied() - copies - self._logger.later
         return AgentCost(
             entries_installed=self._installed,
             first_copies_cut=first,
             copies_cut=copies,
             records=self._logger.written,
-            records_lost=max(unread, vanished, 0),
+            records_lost=unread,
         )
-
-    async def _copied(self) -> int:
-        """Packets that our entries beyond the first hop copied so far."""
-        if self._claims.claim is None:
-            return 0
-        generation = registry.cookie(registry.Role.MATCH, self._claims.claim.generation) & registry.GENERATION_MASK
-        entries = await self._ofctl.dump_entries(cookie=(generation, registry.GENERATION_MASK))
-        roles = (registry.Role.MATCH, registry.Role.RESTORE)
-        return sum(e.n_packets for e in entries if registry.role_of(e.cookie) in roles and "controller(" in e.actions)
 
     async def close(self) -> AgentCost:
         """Removes all that is ours, coloring entries first; safe to call in any state."""

@@ -127,7 +127,8 @@ class Inspector:
         """Packets of the cached flows of what comes in by a port for these addresses."""
         async with self._turn:
             path = unixctl.ctl_path(self._rundir, "ovs-vswitchd")
-            return sum(flow.packets for flow in await self._cached(path, ofport, src, dst))
+            cached = await self._cached(path, ofport, src, dst)
+            return sum(flow.packets for flow in cached if not _is_neighbor_discovery(flow))
 
     async def _cached(self, path: str, ofport: int, src: str, dst: str) -> list[DatapathFlow]:
         """The cached flows of what comes in by a port for these addresses."""
@@ -234,6 +235,10 @@ def _is_entry(flow: DatapathFlow, tos: int) -> bool:
     """Whether a datapath flow is the first pass of colored packets: it colors them, or matches the color."""
     matches = bool(flow.tos_mask) and flow.tos & 0xFC == tos
     return matches or _colors(flow, tos)
+
+
+def _is_neighbor_discovery(flow: DatapathFlow) -> bool:
+    return "icmpv6(type=135" in flow.key or "icmpv6(type=136" in flow.key
 
 
 def _colors(flow: DatapathFlow, tos: int) -> bool:

@@ -15,15 +15,13 @@ class RecordLogger:
 
     Attributes:
         hooks: what each of our entries' copies means, by cookie.
-        written: records written; later: those of them that are not of the first hop.
-        lost: packet-ins of ours that could not be read or passed on.
+        written: records written; lost: packet-ins of ours that could not be read or passed on.
     """
 
     def __init__(self, *, region: str, task_id: str, secret: bytes, incarnation: int) -> None:
         self.chassis = ""
         self.hooks: dict[int, Hook] = {}
         self.written = 0
-        self.later = 0
         self.lost = 0
         self._probed: set[tuple[int, int]] = set()
         self._region = region
@@ -71,7 +69,6 @@ class RecordLogger:
 
     def _record(self, hook: Hook, message: PacketIn, headers: Headers, wall_ns: int, mono_ns: int) -> LogRecord:
         first = hook.point == Point.FIRST_HOP
-        self.later += not first
         at_table_0 = hook.point in (Point.FIRST_HOP, Point.INGRESS)
         secret = self._secret + bytes([hook.color]) + hook.epoch.to_bytes(4, "big")
         return LogRecord(

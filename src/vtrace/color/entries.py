@@ -24,6 +24,8 @@ COPY_BYTES = 192
 _TABLE_0 = TableId(0)
 # Resets and errors stand above the replies of every run, below the probes.
 _ERROR_PRIORITY = 1 << GENERATION_BITS
+# ICMPv6 types of neighbor solicitations and advertisements (RFC 4861).
+_NEIGHBOR_DISCOVERY = (135, 136)
 
 
 def ip_match(version: int) -> str:
@@ -184,6 +186,11 @@ def reply_count_entries(
         matches.append((1, base + _ERROR_PRIORITY, error))
         if pair.traffic.proto in ("", "tcp"):
             matches.append((2, base + _ERROR_PRIORITY, f"{'tcp6' if six else 'tcp'},{addresses},tcp_flags=+rst"))
+        if six:
+            # Neighbor discovery is no answer.
+            matches += [
+                (3, base + _ERROR_PRIORITY, f"icmp6,{addresses},icmpv6_type={kind}") for kind in _NEIGHBOR_DISCOVERY
+            ]
     return tuple(
         PlannedEntry(
             entry=FlowEntry(

@@ -123,6 +123,7 @@ class Fault:
         to_alias: the traffic goes to the receiver's alias.
         ping, near_ping: arguments of a ping that is the traffic, instead of `lab traffic`.
         decoy: whether the near-miss can stand beside the fault.
+        prepare: what stands before the traffic begins, and is healed with the rest.
     """
 
     name: str
@@ -136,6 +137,7 @@ class Fault:
     ping: tuple[str, ...] = ()
     near_ping: tuple[str, ...] = ()
     decoy: bool = True
+    prepare: tuple[Do, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -86,9 +86,13 @@ class Watch:
     pair: Pair
     at_source: Sniffer
     at_destination: Sniffer
+    proto: str | None = None
 
     def read(self) -> Seen:
-        at_source, at_destination = self.at_source.read(), self.at_destination.read()
+        at_source, at_destination = (
+            [p for p in sniffer.read() if self.proto in (None, p.proto)]  # a case before may still close connections
+            for sniffer in (self.at_source, self.at_destination)
+        )
         mine = {self.pair.src, "10.1.1.99", "fd00:1:1::99"}
         theirs = {self.pair.dst, self.pair.alias}
 
@@ -127,9 +131,9 @@ class Seen:
 
 
 @contextlib.contextmanager
-def watching(facts: Facts, pair: Pair) -> Iterator[Watch]:
+def watching(facts: Facts, pair: Pair, proto: str | None = None) -> Iterator[Watch]:
     with Sniffer(namespace(facts, pair.source)) as one, Sniffer(namespace(facts, pair.destination)) as other:
-        yield Watch(pair, one, other)
+        yield Watch(pair, one, other, proto)
 
 
 def apply(facts: Facts, commands: tuple[Do, ...], *, check: bool = True) -> None:
@@ -233,9 +237,10 @@ def run(case: Case, facts: Facts) -> answers.Answer:
     """Run a case and hold the answer against what was injected. Raises AssertionError."""
     traffic, fault = Traffic(facts), case.fault
     injected = fault.near if case.near_miss else (*(fault.near if fault.decoy else ()), *fault.inject)
-    with watching(facts, case.pair) as watch:
+    with watching(facts, case.pair, case.proto) as watch:
         try:
             own_ping = bool(fault.ping)
+            apply(facts, fault.prepare)
             if case.opened_before and not own_ping:
                 begin_traffic(case, traffic)
                 eventually(lambda: len(watch.read().arrived) >= 1, f"packets before the fault: {case.id}")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from vtrace.errors import UsageError
+from vtrace.errors import CannotWorkError, UsageError
 from vtrace.model.answer import Answer
 from vtrace.model.task import Direction, TaskSpec, TrafficFilter
 from vtrace.task import admission
@@ -52,6 +52,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add("--json", action="store_true", help="print one JSON document")
     add("--watch", action="store_true", help="go on with new tasks until interrupted")
     add("--allow-dscp", action="store_true", help="color although something on the path reads or writes the DSCP")
+    add("--controller", metavar="URL", help="give the task to a controller (not built yet)")
     add("--lab", metavar="NAME", help="work on this lab (default: VTRACE_LAB, or the lab named lab if it is up)")
     add("--nb", metavar="REMOTE", help="OVN northbound database (default: OVN_NB_DB)")
     add("--sb", metavar="REMOTE", help="OVN southbound database (default: OVN_SB_DB)")
@@ -69,6 +70,13 @@ def run(arguments: argparse.Namespace) -> int:
 
     spec = _spec(arguments)
     admission.check(spec)
+    if arguments.controller:
+        raise CannotWorkError(
+            "There is no controller to give the task to",
+            "--controller",
+            "the distributed shape is not built yet",
+            "Leave it out",
+        )
     cloud = find_cloud(
         lab=arguments.lab,
         nb=arguments.nb,

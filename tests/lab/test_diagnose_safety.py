@@ -181,8 +181,10 @@ def test_ovn_controller_restarts_during_a_task(facts: Facts, traffic: Traffic, e
     facts.execute("central", "ovn-nbctl", "--wait=hv", "--timeout=20", "sync")
     assert answer.code in (0, 3), answer.text()
     answers.check_sound(answer, 400)
-    assert answer.document["packets"]["dropped"] == 0, answer.text()
-    assert answer.document["packets"]["lost_between"] == 0, answer.text()
+    lost = {p.sequence for p in seen.sent} - {p.sequence for p in seen.arrived}
+    assert len(lost) <= running.IN_FLIGHT, f"lost by the capture: {sorted(n or 0 for n in lost)}"
+    counts = answer.document["packets"]
+    assert counts["dropped"] == counts["lost_between"] == 0, f"by the capture {len(lost)}\n{answer.text()}"
     for name in bridges.servers(facts.lab):
         standing = bridges.standing(facts.lab, name)
         assert standing.ours == []

@@ -183,7 +183,7 @@ def test_ovn_controller_restarts_during_a_task(facts: Facts, traffic: Traffic, e
     assert answer.code in (0, 3), answer.text()
     answers.check_sound(answer, 400)
     lost = {p.sequence for p in seen.sent} - {p.sequence for p in seen.arrived}
-    # It takes its own entries away for a moment, too: 25 to 50 ms without a packet, measured with nothing of ours there.
+    # Its restart takes its own entries away, too: 25 to 50 ms without a packet, measured with nothing of ours there.
     assert len(lost) <= running.IN_FLIGHT + RESTART_GAP_S * running.RATE_PPS, sorted(n or 0 for n in lost)
     counts = answer.document["packets"]
     assert counts["dropped"] == 0, answer.text()

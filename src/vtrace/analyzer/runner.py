@@ -95,6 +95,7 @@ class TaskRunner:
         self._requests: dict[int, list[NeighborSeen]] = defaultdict(list)
         self._answers: dict[int, list[NeighborSeen]] = defaultdict(list)
         self._disturbed: set[str] = set()
+        self._disturbances: list[tuple[str, int]] = []
         self._missing_color: set[int] = set()
         self._early_dscps: set[int] = set()
         self._counts: dict[int, int] = {}
@@ -185,6 +186,7 @@ class TaskRunner:
         elif isinstance(event, DoubtSeen):
             self._on_doubt(event, group)
         elif isinstance(event, Disturbed):
+            self._disturbances.append((event.chassis, time.time_ns()))
             if event.chassis not in self._disturbed:
                 self._disturbed.add(event.chassis)
                 if self.outcome.state is TaskState.READY:
@@ -389,6 +391,7 @@ class TaskRunner:
             tunnels=check_tunnels(self._inventory, self._arming.surveys),
             replies=tuple(self._replies()),
             packets_asked=self._spec.packets,
+            disturbances=tuple(self._disturbances),
             entered=dict(self._entered_packets),
             reply_asked=Direction.REPLY in self._spec.directions,
         )

@@ -56,6 +56,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
         covered: chassis that had an agent.
         copies_cut: for each chassis, copies that the meter or a full buffer took.
         entered: packets of each pair that our entries at the first hop counted, whether or not a copy came.
+        disturbances: when (nanoseconds since the epoch) and on which chassis somebody took our entries off.
         reply_asked: whether the reply direction is colored too, so that it need not be counted.
         packets_asked: N for each pair and direction.
     """
@@ -73,6 +74,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     packets_asked: int = 100
     reply_asked: bool = False
     entered: Mapping[int, int] = {}
+    disturbances: tuple[tuple[str, int], ...] = ()
 
     def pair(self, index: int) -> Pair:
         return next(p for p in self.pairs if p.index == index)

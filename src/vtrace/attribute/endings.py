@@ -17,6 +17,8 @@ from vtrace.model.record import Disposition, LogRecord, Point, flow_id
 
 # Tunnel keys of multicast groups begin here (ovn-sb(5), Multicast_Group).
 FIRST_MULTICAST_KEY = 32768
+# For so long before and after our entries were taken off a chassis a missing record there says nothing.
+DISTURBED_NS = 3_000_000_000
 # Types of ports that lead into another logical datapath (ovn-sb(5), Port_Binding).
 _LEADS_ON = ("patch", "l3gateway", "chassisredirect")
 
@@ -123,7 +125,7 @@ class _Endings:
             cause = find_cause(inspection, inventory)
             if cause is not None and cause.code == "foreign_flow_entry" and inspection.steps[-1].table == 0:
                 return "dropped", where_of(inventory, last.peer, place), cause
-        if self._cut_explains(last.peer):
+        if self._was_disturbed(last.peer, last) or self._cut_explains(last.peer):
             return "evidence_missing", where, None
         return "lost_between", where, _between(last, check, inventory)
 
@@ -144,9 +146,15 @@ class _Endings:
             if not self._case.pair(row["pair"]).destination.port:
                 return "left_domain", here, None
             return "dropped", here, _misdelivered(port, last, self._case.pair(row["pair"]).destination.name)
-        if self._cut_explains(last.chassis):
+        if self._was_disturbed(last.chassis, last) or self._cut_explains(last.chassis):
             return "evidence_missing", here, None
         return "dropped", here, _unknown(inspection, self._inventory)
+
+    def _was_disturbed(self, chassis: str, last: LogRecord) -> bool:
+        """Whether our entries on the chassis were taken off about the time of a record, so that none could follow."""
+        return any(
+            name == chassis and abs(at_ns - last.wall_ns) <= DISTURBED_NS for name, at_ns in self._case.disturbances
+        )
 
     def _beyond(self, here: Where, port: LogicalPort) -> Where:
         """It went on into a datapath that was not armed: what became of it there is not known."""

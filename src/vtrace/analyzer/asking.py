@@ -26,6 +26,9 @@ from vtrace.ovn.objects import ObjectResolver
 # How often the slow path is asked about one flow of a pair on one chassis, at most.
 ASK_EVERY_S = 0.5
 ASK_TIMEOUT_S = 6.0
+# An answer this young says what stands now.
+FRESH_S = 0.4
+WAIT_S = 0.01
 # About how many flows of one pair one chassis is asked at most; each takes its vswitchd some 10 ms.
 MAX_FLOWS = 16
 
@@ -143,7 +146,11 @@ class Asking:
 
     async def ask_again(self) -> None:
         """Asks once more at every place where packets ended, so that the answer knows which causes still stand."""
-        self._asked.clear()
+        while self._asking:  # noqa: ASYNC110
+            # Questions under way are answered first: the end of the task would break them off.
+            await anyio.sleep(WAIT_S)
+        now_s = time.monotonic()
+        self._asked = {key: asked_s for key, asked_s in self._asked.items() if now_s - asked_s < FRESH_S}
         async with anyio.create_task_group() as group:
             for packet in reversed(list(self._follow.packets.values())):
                 if packet.first and not packet.complete:

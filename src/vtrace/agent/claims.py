@@ -26,8 +26,8 @@ LOCK_TIMEOUT_S = 20.0
 # The packet-in queue of a bridge holds 1,024 and is shared with ovn-controller: all our bursts together stay
 # far below it.
 BURST_BUDGET_PACKETS = 200
-FIRST_BURST_PACKETS = 40
-COPY_BURST_PACKETS = 60
+FIRST_BURST_PACKETS = 25
+COPY_BURST_PACKETS = 50
 FIRST_RATE_PPS = 1000
 COPY_RATE_PPS = 3000
 _SMALLEST_BURST_PACKETS = 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import tempfile
 from collections.abc import Sequence
 
 import anyio
@@ -26,9 +27,12 @@ async def run_program(argv: Sequence[str], *, stdin: str = "", timeout_s: float 
         CannotWorkError: the program is not installed, or did not end within `timeout_s` (it is killed then).
     """
     try:
-        with anyio.fail_after(timeout_s):
+        # A file and no pipe: a program that ends before it has read its input is no error of ours.
+        with tempfile.TemporaryFile() as given, anyio.fail_after(timeout_s):
+            given.write(stdin.encode())
+            given.seek(0)
             done = await anyio.run_process(
-                list(argv), input=stdin.encode(), check=False, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+                list(argv), stdin=given, check=False, stdout=subprocess.PIPE, stderr=subprocess.PIPE
             )
     except FileNotFoundError as error:
         raise CannotWorkError(

@@ -33,7 +33,6 @@ COLOR_MASK = ROLE_MASK | (0x3F << 26)
 FULL_MASK = 0xFFFF_FFFF_FFFF_FFFF
 INDEX_BITS = 26
 
-PRIORITY_RESTORE = 65535
 PRIORITY_MATCH = 65535
 PRIORITY_COLOR = 65535
 # Entries that only watch stand below, each run at a priority of its own (base plus generation), so that no two runs

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 
 from vtrace.model.inventory import Inventory
 from vtrace.model.openflow import TunnelPort
-from vtrace.ovn.ovsdb import Database, Row, as_tuple, uuid_ref
+from vtrace.ovn.ovsdb import Database, as_tuple, uuid_ref
+from vtrace.ovn.topology import port_groups
 
 _REFERENCES = (
     ("Logical_Switch", "acls", "ACL"),
@@ -36,12 +37,8 @@ def inheriting_tunnels(tunnels: Iterable[TunnelPort]) -> list[str]:
 
 
 async def _port_groups(nb: Database, ports: Iterable[str]) -> list[str]:
-    groups: dict[str, Row] = {}
-    results = await nb.select_many([("Port_Group", [("ports", "includes", uuid_ref(port))], ()) for port in ports])
-    for rows in results:
-        groups |= {row["_uuid"]: row for row in rows}
     found = []
-    for group in groups.values():
+    for group in await port_groups(nb, ports):
         found += await _using(nb, "ACL", as_tuple(group["acls"]), group["name"])
     return found
 

@@ -14,7 +14,7 @@ from vtrace.model.inspection import Inspection, ResolvedStep, SiteReport
 from vtrace.model.inventory import Inventory, LogicalDatapath, OvnObject
 from vtrace.model.openflow import BridgeLayout, TraceStep
 from vtrace.ovn.ovsdb import Database, Row, as_tuple, uuid_ref
-from vtrace.ovn.topology import OvnDatabases
+from vtrace.ovn.topology import OvnDatabases, port_groups
 
 FOREIGN = OvnObject(kind="foreign")
 DEFAULT = OvnObject(kind="default")
@@ -175,10 +175,7 @@ class ObjectResolver:
             return await self._nb.select(table, [("_uuid", "==", uuid_ref(datapath.nb_uuid))])
         switch = await self._nb.select("Logical_Switch", [("_uuid", "==", uuid_ref(datapath.nb_uuid))], ("ports",))
         ports = as_tuple(switch[0]["ports"]) if switch else ()
-        results = await self._nb.select_many(
-            [("Port_Group", [("ports", "includes", uuid_ref(port))], ()) for port in ports]
-        )
-        return list({row["_uuid"]: row for rows in results for row in rows}.values())
+        return await port_groups(self._nb, ports)
 
     async def _physical(self, prefix: str, datapath: LogicalDatapath | None, *, any_flow: bool) -> OvnObject:
         for table, column in _PHYSICAL_TABLES:

@@ -221,6 +221,12 @@ def vpc_name(row: Row) -> str:
     return str(ids.get("vtrace:vpc") or ids.get("neutron:vpc") or row["name"])
 
 
+async def port_groups(nb: Database, ports: Iterable[str]) -> list[Row]:
+    """The port groups that have any of these logical switch ports (uuids), each once."""
+    results = await nb.select_many([("Port_Group", [("ports", "includes", uuid_ref(port))], ()) for port in ports])
+    return list({row["_uuid"]: row for rows in results for row in rows}.values())
+
+
 class InventoryReader:
     """Collects datapaths, ports and chassis around the endpoints of a task."""
 

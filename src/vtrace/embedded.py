@@ -22,10 +22,12 @@ from vtrace.lab import state as lab_state
 from vtrace.model.answer import Answer, Cost, TaskAnswer
 from vtrace.model.inventory import Inventory
 from vtrace.model.task import Endpoint, Pair, TaskSpec
+from vtrace.ovn.databases import OvnDatabases
 from vtrace.ovn.dscp import dscp_users, inheriting_tunnels
+from vtrace.ovn.endpoints import EndpointResolver
 from vtrace.ovn.objects import ObjectResolver
 from vtrace.ovn.ovsdb import Database
-from vtrace.ovn.topology import EndpointResolver, InventoryReader, OvnDatabases
+from vtrace.ovn.topology import InventoryReader
 from vtrace.ovs.bridge import read_bridge
 from vtrace.task import admission
 

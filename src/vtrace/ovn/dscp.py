@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 from vtrace.model.inventory import Inventory
 from vtrace.model.openflow import TunnelPort
+from vtrace.ovn.databases import port_groups
 from vtrace.ovn.ovsdb import Database, as_tuple, uuid_ref
-from vtrace.ovn.topology import port_groups
 
 _REFERENCES = (
     ("Logical_Switch", "acls", "ACL"),

@@ -13,8 +13,8 @@ from vtrace.color.registry import is_ours
 from vtrace.model.inspection import Inspection, ResolvedStep, SiteReport
 from vtrace.model.inventory import Inventory, LogicalDatapath, OvnObject
 from vtrace.model.openflow import BridgeLayout, TraceStep
+from vtrace.ovn.databases import OvnDatabases, port_groups
 from vtrace.ovn.ovsdb import Database, Row, as_tuple, uuid_ref
-from vtrace.ovn.topology import OvnDatabases, port_groups
 
 FOREIGN = OvnObject(kind="foreign")
 DEFAULT = OvnObject(kind="default")

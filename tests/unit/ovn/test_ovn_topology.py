@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from vtrace.errors import UsageError
-from vtrace.ovn.topology import EndpointResolver, OvnDatabases, addresses_of, router_kind, vpc_name
+from vtrace.ovn.databases import OvnDatabases, vpc_name
+from vtrace.ovn.endpoints import EndpointResolver, addresses_of
+from vtrace.ovn.topology import router_kind
 
 MAC = "0a:00:00:00:00:01"
 

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from vtrace.attribute.case import Case
 from vtrace.model.inspection import Inspection, ResolvedStep
 from vtrace.model.inventory import Chassis, Inventory, LogicalDatapath, LogicalPort, OvnObject
-from vtrace.model.openflow import BridgeLayout, Cookie, InstalledEntry, OfPort, TableId, TunnelPort
+from vtrace.model.openflow import BridgeLayout, Cookie, GuardBits, InstalledEntry, OfPort, TableId, TunnelPort
 from vtrace.model.plan import Claim, ColorUse, LocalVif, Scope
 from vtrace.model.record import LogRecord, Point
 from vtrace.model.record_schema import from_table, to_table
@@ -74,7 +74,7 @@ LAYOUT = BridgeLayout(
     egress_first=TableId(42),
     save_inport=TableId(64),
     log_to_physical=TableId(65),
-    guard_lsb=26,
+    guard=GuardBits(register=10, lsb=26),
 )
 CLAIM = Claim(generation=0xABC, controller_id=0x5ABC, first_meter=500, copy_meter=499)
 USE = ColorUse(color=7, epoch=3, original_dscp=10)

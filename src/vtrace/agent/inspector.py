@@ -83,8 +83,9 @@ class Inspector:
             if question.headers:
                 # With the guard bits at their last stage none of our entries of table 0 takes the packet.
                 flow = f"{question.entry},{question.headers}"
-                guard = 3 << self._layout.guard_lsb if self._layout else 0
-                found = await ovs_trace.trace(path, self._bridge, f"{flow},reg10=0x{guard:x}", states)
+                guard = self._layout.guard if self._layout else None
+                traced = f"{flow},reg{guard.register}=0x{3 << guard.lsb:x}" if guard else flow
+                found = await ovs_trace.trace(path, self._bridge, traced, states)
             else:
                 flow, found = await self._trace_cached(path, question)
             outcome, outputs = self._outcome(found)

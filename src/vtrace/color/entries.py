@@ -83,15 +83,15 @@ def coloring_entries(
 def _coloring_entry(
     match: str, hop: FirstHop, use: ColorUse, scope: Scope, claim: Claim, hard_timeout_s: int
 ) -> PlannedEntry:
-    lsb = scope.layout.guard_lsb
+    bits = scope.layout.guard
     return PlannedEntry(
         entry=FlowEntry(
             table=_TABLE_0,
             priority=PRIORITY_COLOR,
             cookie=cookie(Role.COLOR, claim.generation, color=use.color, index=hop.pair.index),
-            match=f"{hop.vif.match},{match},nw_tos={use.original_dscp << 2},{guard.match_none(lsb)},"
+            match=f"{hop.vif.match},{match},nw_tos={use.original_dscp << 2},{guard.match_none(bits)},"
             f"{guard.match_run(claim.generation, hop.pair.index)}",
-            actions=f"load:0x{use.color:x}->NXM_OF_IP_TOS[2..7],{guard.load(lsb, Stage.TABLE_0)},"
+            actions=f"load:0x{use.color:x}->NXM_OF_IP_TOS[2..7],{guard.load(bits, Stage.TABLE_0)},"
             f"{copy_action(claim, claim.first_meter)},resubmit(,0)",
             hard_timeout_s=hard_timeout_s,
         ),
@@ -111,16 +111,16 @@ def _coloring_entry(
 
 def probe_entries(hop: FirstHop, scope: Scope, claim: Claim, hard_timeout_s: int) -> list[PlannedEntry]:
     """Copies, uncolored, of the pair's packets whose DSCP has no color yet."""
-    lsb = scope.layout.guard_lsb
+    bits = scope.layout.guard
     return [
         PlannedEntry(
             entry=FlowEntry(
                 table=_TABLE_0,
                 priority=PRIORITY_PROBE_BASE + claim.generation,
                 cookie=cookie(Role.PROBE, claim.generation, index=hop.pair.index),
-                match=f"{hop.vif.match},{match},{guard.match_none(lsb)},"
+                match=f"{hop.vif.match},{match},{guard.match_none(bits)},"
                 f"{guard.match_run(claim.generation, hop.pair.index)}",
-                actions=f"{guard.load(lsb, Stage.TABLE_0)},{copy_action(claim, claim.copy_meter)},resubmit(,0)",
+                actions=f"{guard.load(bits, Stage.TABLE_0)},{copy_action(claim, claim.copy_meter)},resubmit(,0)",
                 hard_timeout_s=hard_timeout_s,
             ),
             hook=Hook(role=Role.PROBE, datapath=hop.vif.datapath, in_key=hop.vif.key, pair=hop.pair.index),
@@ -133,7 +133,7 @@ def neighbor_entries(
     vif: LocalVif, version: int, scope: Scope, claim: Claim, hard_timeout_s: int
 ) -> list[PlannedEntry]:
     """Copies of the ARP or ND requests that come in by a VIF, and of the answers that go out by it."""
-    layout, lsb = scope.layout, scope.layout.guard_lsb
+    layout, bits = scope.layout, scope.layout.guard
     request, reply = ("arp,arp_op=1", "arp,arp_op=2")
     if version == 6:
         request, reply = ("icmp6,icmpv6_type=135", "icmp6,icmpv6_type=136")
@@ -141,14 +141,14 @@ def neighbor_entries(
     places = [
         (
             _TABLE_0,
-            f"{vif.match},{request},{guard.match_none(lsb)}",
-            f"{guard.load(lsb, Stage.TABLE_0)},{copy},resubmit(,0)",
+            f"{vif.match},{request},{guard.match_none(bits)}",
+            f"{guard.load(bits, Stage.TABLE_0)},{copy},resubmit(,0)",
         )
     ]
-    for guard_match in guard.matches_before_log_to_physical(lsb):
+    for guard_match in guard.matches_before_log_to_physical(bits):
         match = f"{reply},metadata=0x{vif.datapath:x},reg15=0x{vif.key:x},{guard_match}"
         again = f"resubmit(,{layout.log_to_physical})"
-        actions = f"clone({guard.load(lsb, Stage.LOG_TO_PHYSICAL)},{copy},{again})"
+        actions = f"clone({guard.load(bits, Stage.LOG_TO_PHYSICAL)},{copy},{again})"
         places.append((layout.log_to_physical, match, actions))
     return [
         PlannedEntry(
@@ -170,7 +170,7 @@ def reply_count_entries(
     pair: Pair, vif: LocalVif, scope: Scope, claim: Claim, hard_timeout_s: int
 ) -> tuple[PlannedEntry, ...]:
     """Counts, without color or copy, what the pair's destination answers: replies, TCP resets, ICMP errors."""
-    lsb = scope.layout.guard_lsb
+    bits = scope.layout.guard
     back = Pair(
         index=pair.index,
         direction=Direction.REPLY,
@@ -197,8 +197,8 @@ def reply_count_entries(
                 table=_TABLE_0,
                 priority=priority,
                 cookie=cookie(Role.COUNT, claim.generation, index=pair.index << 2 | number),
-                match=f"{vif.match},{match},{guard.match_none(lsb)},{guard.match_run(claim.generation, pair.index)}",
-                actions=f"{guard.load(lsb, Stage.TABLE_0)},resubmit(,0)",
+                match=f"{vif.match},{match},{guard.match_none(bits)},{guard.match_run(claim.generation, pair.index)}",
+                actions=f"{guard.load(bits, Stage.TABLE_0)},resubmit(,0)",
                 hard_timeout_s=hard_timeout_s,
             ),
             hook=Hook(role=Role.COUNT, datapath=vif.datapath, pair=pair.index),
@@ -214,7 +214,7 @@ def doubt_entries(
 
     They come from VIFs, or by tunnels from servers that have ports of the armed datapaths and no agent.
     """
-    lsb = scope.layout.guard_lsb
+    bits = scope.layout.guard
     places = [(vif.match, vif.datapath) for vif in vifs]
     places += [
         (tunnel_match(tunnel, datapath), datapath.key) for tunnel in scope.other_tunnels for datapath in scope.datapaths
@@ -225,8 +225,8 @@ def doubt_entries(
                 table=_TABLE_0,
                 priority=PRIORITY_COLOR,
                 cookie=cookie(Role.DOUBT, claim.generation, color=use.color, index=number << 1 | (version == 6)),
-                match=f"{place},{ip_match(version)},nw_tos={use.color << 2},{guard.match_none(lsb)}",
-                actions=f"{guard.load(lsb, Stage.TABLE_0)},{copy_action(claim, claim.copy_meter)},resubmit(,0)",
+                match=f"{place},{ip_match(version)},nw_tos={use.color << 2},{guard.match_none(bits)}",
+                actions=f"{guard.load(bits, Stage.TABLE_0)},{copy_action(claim, claim.copy_meter)},resubmit(,0)",
                 hard_timeout_s=hard_timeout_s,
             ),
             hook=Hook(role=Role.DOUBT, datapath=datapath, color=use.color, epoch=use.epoch),

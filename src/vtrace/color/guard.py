@@ -1,17 +1,19 @@
 """The guard bits: how an entry of ours looks a packet up a second time without meeting itself again.
 
-Two bits of reg10 hold the stage that a packet has passed in this logical datapath (`registry.Stage`). OVN sets
-reg10 to 0 when the packet crosses into the next logical datapath, so that each of them is seen once.
+Two bits of a register hold the stage that a packet has passed in this logical datapath (`registry.Stage`). With OVN
+it is reg10: OVN sets it to 0 when the packet crosses into the next logical datapath, so that each of them is seen
+once.
 """
 
 from __future__ import annotations
 
 from vtrace.color.registry import Stage
+from vtrace.model.openflow import GuardBits
 
 
-def load(lsb: int, stage: Stage) -> str:
+def load(bits: GuardBits, stage: Stage) -> str:
     """The action that notes the stage."""
-    return f"load:0x{stage:x}->NXM_NX_REG10[{lsb}..{lsb + 1}]"
+    return f"load:0x{stage:x}->NXM_NX_REG{bits.register}[{bits.lsb}..{bits.lsb + 1}]"
 
 
 def match_run(generation: int, pair: int) -> str:
@@ -23,16 +25,21 @@ def match_run(generation: int, pair: int) -> str:
     return f"reg8=0/0x{pair + 1:x},reg9=0/0x{generation:x}"
 
 
-def match_none(lsb: int) -> str:
+def match_none(bits: GuardBits) -> str:
     """Matches packets that have passed no hook yet."""
-    return f"reg10=0/0x{3 << lsb:x}"
+    return f"reg{bits.register}=0/0x{3 << bits.lsb:x}"
 
 
-def match_before_remote_output(lsb: int) -> str:
+def match_stage(bits: GuardBits, stage: Stage) -> str:
+    """Matches packets of one stage that is not NONE."""
+    return f"reg{bits.register}=0x{stage << bits.lsb:x}/0x{3 << bits.lsb:x}"
+
+
+def match_before_remote_output(bits: GuardBits) -> str:
     """Matches packets of stage NONE and TABLE_0."""
-    return f"reg10=0/0x{2 << lsb:x}"
+    return f"reg{bits.register}=0/0x{2 << bits.lsb:x}"
 
 
-def matches_before_log_to_physical(lsb: int) -> tuple[str, str]:
+def matches_before_log_to_physical(bits: GuardBits) -> tuple[str, str]:
     """Two matches that together mean: any stage but LOG_TO_PHYSICAL."""
-    return match_before_remote_output(lsb), f"reg10=0x{Stage.REMOTE_OUTPUT << lsb:x}/0x{3 << lsb:x}"
+    return match_before_remote_output(bits), match_stage(bits, Stage.REMOTE_OUTPUT)

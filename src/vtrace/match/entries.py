@@ -84,12 +84,12 @@ class _Planner:
         yield self._entry(
             Role.RESTORE,
             layout.remote_output,
-            f"{here},{guard.match_before_remote_output(layout.guard_lsb)}",
+            f"{here},{guard.match_before_remote_output(layout.guard)}",
             self._second_look(Stage.REMOTE_OUTPUT, layout.remote_output, self._copy, self._restore),
             Hook(role=Role.RESTORE, point=Point.REMOTE_OUTPUT, datapath=datapath.key, restores=True),
             priority=PRIORITY_ANY_PORT,
         )
-        for guard_match in guard.matches_before_log_to_physical(layout.guard_lsb):
+        for guard_match in guard.matches_before_log_to_physical(layout.guard):
             yield self._entry(
                 Role.RESTORE,
                 layout.log_to_physical,
@@ -116,12 +116,12 @@ class _Planner:
             yield self._entry(
                 Role.RESTORE if leaves else Role.MATCH,
                 layout.remote_output,
-                f"{here},{guard.match_before_remote_output(layout.guard_lsb)}",
+                f"{here},{guard.match_before_remote_output(layout.guard)}",
                 self._second_look(Stage.REMOTE_OUTPUT, layout.remote_output, *actions),
                 Hook(role=Role.MATCH, point=Point.REMOTE_OUTPUT, datapath=port.datapath, peer=peer, restores=leaves),
             )
         if leads_on(port, self._scope):
-            for guard_match in guard.matches_before_log_to_physical(layout.guard_lsb):
+            for guard_match in guard.matches_before_log_to_physical(layout.guard):
                 yield self._entry(
                     Role.MATCH,
                     layout.log_to_physical,
@@ -132,19 +132,19 @@ class _Planner:
 
     def _ingress(self, tunnel: TunnelPort, datapath: LogicalDatapath, ip: str) -> PlannedEntry:
         """What comes in by a tunnel for the datapath."""
-        lsb = self._scope.layout.guard_lsb
+        bits = self._scope.layout.guard
         return self._entry(
             Role.MATCH,
             TableId(0),
-            f"{tunnel_match(tunnel, datapath)},{ip},nw_tos={self._use.color << 2},{guard.match_none(lsb)}",
-            f"{guard.load(lsb, Stage.TABLE_0)},{self._copy},resubmit(,0)",
+            f"{tunnel_match(tunnel, datapath)},{ip},nw_tos={self._use.color << 2},{guard.match_none(bits)}",
+            f"{guard.load(bits, Stage.TABLE_0)},{self._copy},resubmit(,0)",
             Hook(role=Role.MATCH, point=Point.INGRESS, datapath=datapath.key, peer=tunnel.chassis),
         )
 
     def _second_look(self, stage: Stage, table: int, *between: str) -> str:
         """Note the stage, do what is to be done, look the packet up again; in a clone, so that a multicast
         group's other copies are not touched."""
-        inner = ",".join((guard.load(self._scope.layout.guard_lsb, stage), *between, f"resubmit(,{table})"))
+        inner = ",".join((guard.load(self._scope.layout.guard, stage), *between, f"resubmit(,{table})"))
         return f"clone({inner})"
 
     def _entry(

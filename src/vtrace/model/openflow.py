@@ -54,11 +54,17 @@ class InstalledEntry(msgspec.Struct, frozen=True, kw_only=True):
         return (self.table, self.priority, self.cookie, self.match, self.actions)
 
 
+class GuardBits(msgspec.Struct, frozen=True, kw_only=True):
+    """Two neighboring bits of a register that nobody else on the bridge matches or sets; `lsb` is the lower one."""
+
+    register: int
+    lsb: int
+
+
 class BridgeLayout(msgspec.Struct, frozen=True, kw_only=True):
     """Where OVN put its stages on this bridge, found from its entries (never assumed).
 
-    `guard_lsb` is the lower of two neighboring bits of reg10 that neither OVN nor anybody else on this
-    bridge matches or loads.
+    `guard` stands in reg10, which OVN clears where a packet crosses into the next logical datapath.
     """
 
     ingress_first: TableId
@@ -68,7 +74,7 @@ class BridgeLayout(msgspec.Struct, frozen=True, kw_only=True):
     egress_first: TableId
     save_inport: TableId
     log_to_physical: TableId
-    guard_lsb: int
+    guard: GuardBits
 
 
 class TunnelPort(msgspec.Struct, frozen=True, kw_only=True):

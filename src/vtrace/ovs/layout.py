@@ -23,10 +23,10 @@ import anyio.lowlevel
 
 from vtrace.color.registry import is_ours
 from vtrace.errors import BridgeNotUnderstoodError
-from vtrace.model.openflow import BridgeLayout, InstalledEntry, TableId
+from vtrace.model.openflow import BridgeLayout, GuardBits, InstalledEntry, TableId
 from vtrace.ovs.bridge import BridgeFacts
 from vtrace.ovs.flowtext import is_entry, match_fields, number, parse_entry, split_top, table_of
-from vtrace.ovs.guard_bits import free_pair, mentions_reg10, used_bits
+from vtrace.ovs.guard_bits import OVN_FLAGS, free_pair, mentions, used_bits
 from vtrace.ovs.ofctl import OfCtl
 
 _CATCH_ALL = "priority=0 actions="
@@ -57,7 +57,7 @@ def discover(entries: Sequence[InstalledEntry], tunnel_ofports: Sequence[int]) -
     order = (0, ingress_first, remote_output, local_output, check_loopback, egress_first, save_inport, log_to_physical)
     if list(order) != sorted(set(order)):
         raise _unsure(f"the tables found are not in the order of the pipeline: {order}")
-    guard_lsb = free_pair(used_bits(evidence.entries))
+    guard_lsb = free_pair(used_bits(evidence.entries, OVN_FLAGS))
     if guard_lsb is None:
         raise _unsure("no two neighboring bits of reg10 are free")
     return BridgeLayout(
@@ -68,7 +68,7 @@ def discover(entries: Sequence[InstalledEntry], tunnel_ofports: Sequence[int]) -
         egress_first=TableId(egress_first),
         save_inport=TableId(save_inport),
         log_to_physical=TableId(log_to_physical),
-        guard_lsb=guard_lsb,
+        guard=GuardBits(register=OVN_FLAGS, lsb=guard_lsb),
     )
 
 
@@ -101,7 +101,7 @@ async def discover_on(ofctl: OfCtl, facts: BridgeFacts) -> BridgeLayout:
 def _needed(text: str) -> Iterator[InstalledEntry]:
     physical = _CATCH_ALL in text
     for line in text.splitlines():
-        if is_entry(line) and (physical or mentions_reg10(line)):
+        if is_entry(line) and (physical or mentions(line, OVN_FLAGS)):
             yield parse_entry(line)
 
 

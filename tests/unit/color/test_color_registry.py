@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from vtrace.color import guard, registry
 from vtrace.color.registry import Role, Stage, cookie
+from vtrace.model.openflow import GuardBits
 
 ROLES = st.sampled_from(Role)
 GENERATIONS = st.integers(0, 0xFFF)
@@ -74,21 +75,23 @@ def test_no_two_roles_and_no_two_stages_share_a_number() -> None:
 
 
 def stage_matches(match: str, stage: int, lsb: int) -> bool:
-    """Whether a packet that passed a stage meets a match on reg10, by the meaning of value/mask."""
+    """Whether a packet that passed a stage meets a match on the register, by the meaning of value/mask."""
     field, _, rest = match.partition("=")
     value, _, mask = rest.partition("/")
-    assert field == "reg10"
+    assert field in ("reg10", "reg4")
     return (stage << lsb) & int(mask, 0) == int(value, 0)
 
 
-@pytest.mark.parametrize("lsb", [0, 25, 26, 30])
-def test_guard_matches_select_the_stages_before(lsb: int) -> None:
+@pytest.mark.parametrize(("register", "lsb"), [(10, 0), (10, 25), (10, 26), (4, 30)])
+def test_guard_matches_select_the_stages_before(register: int, lsb: int) -> None:
+    bits = GuardBits(register=register, lsb=lsb)
+
     def selected(match: str) -> set[int]:
         return {stage for stage in range(4) if stage_matches(match, stage, lsb)}
 
-    assert selected(guard.match_none(lsb)) == {Stage.NONE}
-    assert selected(guard.match_before_remote_output(lsb)) == {Stage.NONE, Stage.TABLE_0}
-    one, two = guard.matches_before_log_to_physical(lsb)
+    assert selected(guard.match_none(bits)) == {Stage.NONE}
+    assert selected(guard.match_before_remote_output(bits)) == {Stage.NONE, Stage.TABLE_0}
+    one, two = guard.matches_before_log_to_physical(bits)
     assert selected(one) | selected(two) == {Stage.NONE, Stage.TABLE_0, Stage.REMOTE_OUTPUT}
     assert not selected(one) & selected(two), "overlapping entries of one priority are undefined"
 
@@ -96,10 +99,11 @@ def test_guard_matches_select_the_stages_before(lsb: int) -> None:
 @PROPERTY
 @given(st.integers(0, 2**32 - 1), st.integers(0, 30))
 def test_guard_matches_look_at_no_other_bit(flags: int, lsb: int) -> None:
+    bits = GuardBits(register=10, lsb=lsb)
     for match in (
-        guard.match_none(lsb),
-        guard.match_before_remote_output(lsb),
-        *guard.matches_before_log_to_physical(lsb),
+        guard.match_none(bits),
+        guard.match_before_remote_output(bits),
+        *guard.matches_before_log_to_physical(bits),
     ):
         mask = int(match.rpartition("/")[2], 0)
         assert mask & ~(3 << lsb) == 0
@@ -118,4 +122,4 @@ def test_match_of_a_run_and_pair_is_its_own_and_meets_every_packet_of_table_0(
 
 
 def test_guard_load_writes_its_two_bits_only() -> None:
-    assert guard.load(26, Stage.REMOTE_OUTPUT) == "load:0x2->NXM_NX_REG10[26..27]"
+    assert guard.load(GuardBits(register=10, lsb=26), Stage.REMOTE_OUTPUT) == "load:0x2->NXM_NX_REG10[26..27]"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from builders import LAYOUT
 
-from vtrace.model.openflow import BridgeLayout, Cookie, InstalledEntry, TableId, TraceStep
+from vtrace.model.openflow import BridgeLayout, Cookie, GuardBits, InstalledEntry, TableId, TraceStep
 from vtrace.ovn.objects import is_default, logical_table
 from vtrace.ovs.flowtext import parse_dump
 from vtrace.ovs.trace import parse_trace
@@ -116,7 +116,7 @@ LAYOUT_25_03 = BridgeLayout(
     egress_first=TableId(45),
     save_inport=TableId(64),
     log_to_physical=TableId(65),
-    guard_lsb=26,
+    guard=GuardBits(register=10, lsb=26),
 )
 
 
@@ -162,7 +162,7 @@ def test_the_layout_of_another_release_is_followed() -> None:
         egress_first=TableId(47),
         save_inport=TableId(64),
         log_to_physical=TableId(65),
-        guard_lsb=26,
+        guard=GuardBits(register=10, lsb=26),
     )
     assert logical_table(40, newer) == ("ingress", 32)
     assert logical_table(47, newer) == ("egress", 0)

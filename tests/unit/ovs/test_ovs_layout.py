@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 
 from vtrace.errors import BridgeNotUnderstoodError
-from vtrace.model.openflow import BridgeLayout, InstalledEntry
+from vtrace.model.openflow import BridgeLayout, GuardBits, InstalledEntry
 from vtrace.ovs.flowtext import parse_dump, parse_entry
 from vtrace.ovs.guard_bits import free_pair, used_bits
 from vtrace.ovs.layout import discover
 
 DUMP = (Path(__file__).parent / "data" / "dump_23.03.1.txt").read_text()
 TUNNELS = (8,)
+GUARD = GuardBits(register=10, lsb=26)
 
 
 def renumbered(tables: Mapping[int, int | None], text: str = DUMP) -> str:
@@ -96,7 +97,7 @@ def numbers(found: BridgeLayout) -> tuple[int, ...]:
 def test_layouts_of_releases(text: str, expected: tuple[int, ...]) -> None:
     found = layout(text)
     assert numbers(found) == expected
-    assert found.guard_lsb == 26
+    assert found.guard == GUARD
 
 
 def test_a_real_bridge_of_25_03() -> None:
@@ -104,8 +105,8 @@ def test_a_real_bridge_of_25_03() -> None:
     text = (Path(__file__).parent / "data" / "dump_25.03.0.txt").read_text()
     found = layout(text, (3, 4, 5))
     assert numbers(found) == (8, 42, 43, 44, 45, 64, 65)
-    assert used_bits(parse_dump(text)) == 0x11053
-    assert found.guard_lsb == 26
+    assert used_bits(parse_dump(text), 10) == 0x11053
+    assert found.guard == GUARD
 
 
 def test_a_single_chassis_without_tunnels() -> None:
@@ -167,7 +168,22 @@ def test_missing_or_contradicting_evidence_is_named(text: str, says: str) -> Non
 )
 def test_used_bits(match: str, actions: str, expected: int) -> None:
     line = f" table=9, priority=5,{match} actions={actions}" if match else f" table=9, priority=5 actions={actions}"
-    assert used_bits([parse_entry(line)]) == expected
+    assert used_bits([parse_entry(line)], 10) == expected
+
+
+@pytest.mark.parametrize(
+    ("register", "line", "expected"),
+    [
+        (1, "reg1=0x4 actions=load:0x1->NXM_NX_REG11[0]", 0xFFFFFFFF),
+        (1, "xreg0=0x3/0x700000003 actions=drop", 0x3),
+        (0, "xreg0=0x3/0x700000003 actions=drop", 0x7),
+        (3, "xxreg0=0/0xf0 actions=drop", 0xF0),
+        (0, " actions=set_field:0x1000000000000000000000000->xxreg0", 0x1),
+        (15, "reg1=0x5 actions=push:NXM_NX_REG5[]", 0),
+    ],
+)
+def test_used_bits_of_other_registers(register: int, line: str, expected: int) -> None:
+    assert used_bits([parse_entry(f" table=9, priority=5,{line}")], register) == expected
 
 
 @pytest.mark.parametrize(

@@ -105,9 +105,10 @@ async def diagnose(spec: TaskSpec, cloud: Cloud, progress: Progress) -> Answer:
         pairs = admission.make_pairs(
             spec,
             await _resolve(resolver, spec, spec.sources),
-            await _resolve(resolver, spec, spec.destinations, outside=True),
+            await _resolve(resolver, spec, spec.destinations),
         )
         inventory = await InventoryReader(databases).read([(p.source, p.destination) for p in pairs])
+        pairs = admission.translated(pairs, inventory)
         conflicts = await dscp_users(databases.nb, inventory)
         agents, missing = await _agents(stack, spec, cloud, inventory, pairs)
         for server in cloud.servers:
@@ -140,12 +141,10 @@ async def _close(agents: Mapping[str, ChassisAgent], notes: list[str]) -> int:
     return sum(left)
 
 
-async def _resolve(
-    resolver: EndpointResolver, spec: TaskSpec, texts: tuple[str, ...], *, outside: bool = False
-) -> list[Endpoint]:
+async def _resolve(resolver: EndpointResolver, spec: TaskSpec, texts: tuple[str, ...]) -> list[Endpoint]:
     found: list[Endpoint] = []
     for text in texts:
-        endpoints = await resolver.resolve(text, spec.traffic.ip_version, outside=outside)
+        endpoints = await resolver.resolve(text, spec.traffic.ip_version)
         if not endpoints:
             raise UsageError(f"No VM has an address in {text!r}", "endpoint")
         found += endpoints
@@ -156,7 +155,7 @@ async def _agents(
     stack: AsyncExitStack, spec: TaskSpec, cloud: Cloud, inventory: Inventory, pairs: tuple[Pair, ...]
 ) -> tuple[dict[str, ChassisAgent], list[str]]:
     """An agent for every chassis that the traffic can reach, and the names of those that have none."""
-    wanted = sorted({p.chassis for p in inventory.ports if p.chassis})
+    wanted = sorted({chassis for p in inventory.ports for chassis in (p.chassis, *p.standby) if chassis})
     secret = secrets.token_bytes(32)
     hold_s = int(spec.timeout_s) + 4 * TIME_STEP_S
     agents: dict[str, ChassisAgent] = {}
@@ -167,22 +166,44 @@ async def _agents(
                 ChassisAgent.running(server.rundir, server.bridge, server.region, secret, spec.task_id, hold_s)
             )
     for pair in pairs:
-        port = inventory.port(pair.source.port)
-        if port is None or not port.chassis:
-            raise CannotWorkError(
-                f"The port {pair.source.port!r} is bound to no server, so nothing of it can be colored",
-                pair.source.name,
-                "",
-                f"ovn-sbctl find Port_Binding logical_port={pair.source.port}",
-            )
-        if port.chassis not in agents:
-            raise CannotWorkError(
-                f"No agent covers the server {inventory.server(port.chassis)}, where {pair.source.name} is",
-                pair.source.name,
-                "this process reaches only the local bridge",
-                "Run vtrace on that server",
-            )
+        _require_first_hop(pair, inventory, agents)
     return agents, [inventory.server(name) for name in wanted if name not in agents]
+
+
+def _require_first_hop(pair: Pair, inventory: Inventory, agents: Mapping[str, ChassisAgent]) -> None:
+    """Checks that there is an agent where the pair's packets first meet a virtual device.
+
+    Raises:
+        CannotWorkError: there is none.
+    """
+    source = pair.source
+    ends = inventory.ends(source)
+    places = {c for p in ends for c in (inventory.entrances(p) if source.outside else (p.chassis, *p.standby)) if c}
+    if source.outside and pair.destination.ports:
+        places |= {p.chassis for p in inventory.ends(pair.destination) if p.chassis}
+    if source.outside and not ends:
+        raise CannotWorkError(
+            f"{source.name} is outside, and nothing leads there from {pair.destination.name}",
+            source.name,
+            "no switch that its traffic can reach has a port to a physical network (localnet)",
+            "Name a VM, or see `ovn-nbctl show`",
+        )
+    if not places:
+        raise CannotWorkError(
+            f"No server has bound {source.name} ({', '.join(source.ports) or 'no gateway'}), so nothing of it can be "
+            "colored",
+            source.name,
+            "",
+            f"ovn-sbctl find Port_Binding logical_port={next(iter(source.ports), '')}",
+        )
+    if not places & set(agents):
+        servers = ", ".join(sorted(inventory.server(c) for c in places))
+        raise CannotWorkError(
+            f"No agent covers the server {servers}, where the packets of {source.name} come in",
+            source.name,
+            "this process reaches only the local bridge",
+            "Run vtrace on that server",
+        )
 
 
 def _answer(
@@ -213,6 +234,7 @@ def _answer(
             entries_installed=sum(c.entries_installed for c in costs),
             entries_left=left,
             packets_colored_beyond_n=outcome.beyond_n,
+            packets_for_others=found.for_others,
             packets_in_doubt=outcome.packets_in_doubt,
             copies_cut=sum(c.copies_cut + c.first_copies_cut for c in costs),
             log_bytes=sum(c.records for c in costs) * _RECORD_BYTES,

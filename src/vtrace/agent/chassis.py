@@ -149,7 +149,7 @@ class ChassisAgent:
     async def install(self, entries: Sequence[PlannedEntry]) -> None:
         """Adds entries, all or none."""
         for planned in entries:
-            self._logger.hooks[planned.entry.cookie] = planned.hook
+            self._logger.hooks[planned.entry.cookie, planned.hook.ofport] = planned.hook
             if planned.hook.role == registry.Role.COLOR:
                 self._colored.add((planned.hook.ofport, planned.hook.color))
         await self._ofctl.add_entries([planned.entry for planned in entries])

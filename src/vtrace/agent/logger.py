@@ -14,13 +14,14 @@ class RecordLogger:
     """Numbers and writes the records of one chassis.
 
     Attributes:
-        hooks: what each of our entries' copies means, by cookie.
+        hooks: what each of our entries' copies means, by cookie and, where entries of several ports share one, by
+            OpenFlow port (else 0).
         written: records written; lost: packet-ins of ours that could not be read or passed on.
     """
 
     def __init__(self, *, region: str, task_id: str, secret: bytes, incarnation: int) -> None:
         self.chassis = ""
-        self.hooks: dict[int, Hook] = {}
+        self.hooks: dict[tuple[int, int], Hook] = {}
         self.written = 0
         self.lost = 0
         self._probed: set[tuple[int, int]] = set()
@@ -31,7 +32,7 @@ class RecordLogger:
 
     def event(self, message: PacketIn, wall_ns: int, mono_ns: int) -> AgentEvent | None:
         """What a packet-in tells; None where it is not one of ours or can't be read (which is counted)."""
-        hook = self.hooks.get(message.cookie)
+        hook = self.hooks.get((message.cookie, message.in_port)) or self.hooks.get((message.cookie, 0))
         if hook is None:
             return None
         if hook.role == Role.NEIGHBOR:

@@ -22,9 +22,9 @@ from vtrace.color.entries import (
 from vtrace.color.registry import POOL_2, Role
 from vtrace.errors import CannotWorkError, RefusedError, VTraceError, first_leaf
 from vtrace.match.entries import match_entries
-from vtrace.model.inventory import Inventory
-from vtrace.model.plan import Claim, ColorUse, FirstHop, PlannedEntry, Scope, TimeLimits
-from vtrace.model.task import Direction, Pair
+from vtrace.model.inventory import OUTWARD, Inventory
+from vtrace.model.plan import Claim, ColorUse, FirstHop, LocalVif, PlannedEntry, Scope, TimeLimits
+from vtrace.model.task import Direction, Endpoint, Pair
 
 # The restoring entries outlive the matching ones, and those the coloring ones, by this much each.
 TIME_STEP_S = 5
@@ -175,19 +175,34 @@ class Arming:
             tunnels=tuple(t for t in survey.tunnels if t.chassis in armed),
             other_tunnels=tuple(t for t in survey.tunnels if t.chassis in members and t.chassis not in armed),
             armed_chassis=armed,
-            endpoints=tuple(sorted({e.port for p in self._pairs for e in (p.source, p.destination)})),
+            endpoints=tuple(sorted({n for p in self._pairs for e in (p.source, p.destination) for n in e.ports})),
             ip_versions=tuple(sorted({p.traffic.ip_version for p in self._pairs})),
         )
 
     def first_hops(self, chassis: str) -> list[FirstHop]:
-        """The pairs whose source is on the chassis."""
+        """The pairs whose packets first meet a virtual device on the chassis."""
+        return [FirstHop(pair=pair, vif=vif) for pair in self._pairs for vif in self.entries_of(pair, chassis)]
+
+    def entries_of(self, pair: Pair, chassis: str) -> list[LocalVif]:
+        """Where packets of the pair's source may come in on the chassis."""
+        return self._vifs(pair.source, pair.destination, chassis)
+
+    def answers_of(self, pair: Pair, chassis: str) -> list[LocalVif]:
+        """Where what the pair's destination answers may come in on the chassis."""
+        return self._vifs(pair.destination, pair.source, chassis)
+
+    def _vifs(self, end: Endpoint, other: Endpoint, chassis: str) -> list[LocalVif]:
         scope = self.scope(chassis)
         found = []
-        for pair in self._pairs:
-            port = self._inventory.port(pair.source.port)
-            vif = scope.vif(port) if port is not None and port.chassis == chassis else None
+        for port in self._inventory.ends(end):
+            if port.type in OUTWARD:
+                # By a gateway, or where the other end is, if its floating IP is distributed.
+                here = self._inventory.entrances(port) | {p.chassis for p in self._inventory.ends(other)}
+            else:
+                here = frozenset((port.chassis, *port.standby))
+            vif = scope.vif(port) if chassis in here else None
             if vif is not None:
-                found.append(FirstHop(pair=pair, vif=vif))
+                found.append(vif)
         return found
 
     async def _watch(self, use: ColorUse) -> None:
@@ -217,14 +232,13 @@ class Arming:
     async def _probe_on(self, name: str) -> None:
         scope, claim = self.scope(name), self.claims[name]
         planned: list[PlannedEntry] = []
-        for vif, version in {(hop.vif, hop.pair.traffic.ip_version): None for hop in self.first_hops(name)}:
+        inside = [hop for hop in self.first_hops(name) if not hop.pair.source.outside]
+        for vif, version in {(hop.vif, hop.pair.traffic.ip_version): None for hop in inside}:
             planned += neighbor_entries(vif, version, scope, claim, self.limits.color_s)
         for hop in self.first_hops(name):
             planned += probe_entries(hop, scope, claim, self.limits.color_s)
         for pair in self._pairs:
-            port = self._inventory.port(pair.destination.port)
-            answering = scope.vif(port) if port is not None and port.chassis == name else None
-            if answering is not None and pair.direction is Direction.FORWARD:
+            for answering in self.answers_of(pair, name) if pair.direction is Direction.FORWARD else ():
                 planned += reply_count_entries(pair, answering, scope, claim, self.limits.match_s)
         await self._agents[name].install(planned)
 
@@ -256,16 +270,15 @@ class Arming:
 
     async def stop_pair(self, pair: Pair) -> None:
         """Stops coloring a pair's packets."""
-        port = self._inventory.port(pair.source.port)
-        agent = self._agents.get(port.chassis) if port else None
-        if agent is None:
-            return
-        try:
-            for use in tuple(self.uses.values()):
-                await agent.remove(Role.COLOR, color=use.color, index=pair.index)
-            await agent.remove(Role.PROBE, color=0, index=pair.index)
-        except VTraceError as error:
-            self.notes.append(f"{self._inventory.server(agent.chassis)}: {pair.source.name} is colored on: {error}")
+        for name, agent in self._agents.items():
+            if not self.entries_of(pair, name):
+                continue
+            try:
+                for use in tuple(self.uses.values()):
+                    await agent.remove(Role.COLOR, color=use.color, index=pair.index)
+                await agent.remove(Role.PROBE, color=0, index=pair.index)
+            except VTraceError as error:
+                self.notes.append(f"{self._inventory.server(name)}: {pair.source.name} is colored on: {error}")
 
     async def _stop_coloring(self) -> None:
         """Stops all coloring and probing; one server that can't be reached does not keep the others from it."""

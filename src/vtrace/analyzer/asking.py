@@ -18,7 +18,6 @@ from vtrace.collect.link import AgentLink, NeighborSeen, NothingCachedError, Sit
 from vtrace.errors import VTraceError
 from vtrace.model.inspection import Inspection
 from vtrace.model.inventory import Inventory
-from vtrace.model.plan import LocalVif
 from vtrace.model.record import Point
 from vtrace.model.task import Pair
 from vtrace.ovn.objects import ObjectResolver
@@ -110,21 +109,16 @@ class Asking:
             key = (-1 - index, "", "")
             if key in self._asked or len(requests) < 2:
                 continue
-            port = self._inventory.port(pair.source.port)
-            vif: LocalVif | None = self._arming.scope(requests[-1].chassis).vif(port) if port else None
-            if vif is not None:
+            for vif in self._arming.entries_of(pair, requests[-1].chassis)[:1]:
                 self._asked[key] = time.monotonic()
                 group.start_soon(self._ask, requests[-1].chassis, about_request(requests[-1], pair, vif))
 
     async def ask_unseen(self) -> None:
         """Where others have entries at our own priority, they may have kept packets from being colored."""
         for pair in self._pairs.values():
-            port = self._inventory.port(pair.source.port)
-            if port is None or not self._arming.surveys[port.chassis].entries_at_top:
-                continue
-            vif = self._arming.scope(port.chassis).vif(port)
-            if vif is not None:
-                await self._ask(port.chassis, about_unseen(pair, vif))
+            for name, survey in self._arming.surveys.items():
+                for vif in self._arming.entries_of(pair, name) if survey.entries_at_top else ():
+                    await self._ask(name, about_unseen(pair, vif))
 
     async def _ask(self, chassis: str, question: SiteQuestion) -> None:
         key = (question.pair, chassis, question.flow_id)

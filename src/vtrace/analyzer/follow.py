@@ -14,12 +14,14 @@ from vtrace.reconstruct.chaining import chain
 LOST_AFTER_S = 1.0
 # And worth a question to the slow path after this long.
 OVERDUE_AFTER_S = 0.12
+# Behind a shared address (a VIP, a source NAT's) so many times N are colored at most to find N of the pair's own.
+SHARED_FACTOR = 20
 
 
 class Followed:
     """One key's packets: their records so far, and whether all of them arrived."""
 
-    __slots__ = ("_last", "arrived", "first", "last_s", "pair", "records", "started_s")
+    __slots__ = ("_last", "arrived", "first", "for_another", "last_s", "pair", "records", "started_s")
 
     def __init__(self, now_s: float) -> None:
         self.pair = -1
@@ -27,6 +29,7 @@ class Followed:
         self.records: list[LogRecord] = []
         self.first = 0
         self.arrived = 0
+        self.for_another = False
         self.started_s = now_s
         self.last_s = now_s
 
@@ -38,7 +41,7 @@ class Followed:
 
     @property
     def complete(self) -> bool:
-        return self.first > 0 and self.arrived >= self.first
+        return self.first > 0 and (self.arrived >= self.first or self.for_another)
 
     def settled(self, now_s: float) -> bool:
         return self.first > 0 and (self.complete or now_s - self.last_s >= LOST_AFTER_S)
@@ -71,17 +74,15 @@ class Follower:
 
     def __init__(self, pairs: Sequence[Pair], inventory: Inventory, packets: int) -> None:
         self._packets = packets
-        self._goal: dict[int, tuple[int, int]] = {}
-        for pair in pairs:
-            port = inventory.port(pair.destination.port)
-            self._goal[pair.index] = (port.datapath, port.key) if port else (0, 0)
-        self._goals = set(self._goal.values())
+        self._pairs = {pair.index: pair for pair in pairs}
+        self._goals = {(port.datapath, port.key) for pair in pairs for port in inventory.ends(pair.destination)}
         self.packets: dict[tuple[int, int, int], Followed] = {}
         self.colored: dict[int, int] = defaultdict(int)
         self.records: list[LogRecord] = []
         self._by_pair: dict[int, list[Followed]] = defaultdict(list)
         self._open: dict[tuple[int, int, int], Followed] = {}
         self._beyond: set[tuple[int, int, int]] = set()
+        self.for_others: dict[int, int] = defaultdict(int)
         # The latest packet that arrived, of each pair and flow.
         self.arrived_flows: dict[tuple[int, str], Followed] = {}
 
@@ -90,7 +91,8 @@ class Follower:
         key = (record.color, record.epoch, record.key)
         if record.point == Point.FIRST_HOP:
             self.colored[record.pair] += 1
-            if self.colored[record.pair] > self._packets and key not in self.packets:
+            beyond = self._own(record.pair) > self._packets or self.colored[record.pair] > self._limit(record.pair)
+            if beyond and key not in self.packets:
                 self._beyond.add(key)
         if key in self._beyond:
             return
@@ -107,17 +109,40 @@ class Follower:
             self._open[key] = packet
         elif record.point == Point.EGRESS and (record.datapath, record.out_key) in self._goals:
             packet.arrived += 1
+        self._notice_other(packet, record)
         if packet.complete:
             self._open.pop(key, None)
+        if packet.complete and not packet.for_another:
             self.arrived_flows[(packet.pair, packet.flow_id)] = packet
 
+    def _notice_other(self, packet: Followed, record: LogRecord) -> None:
+        """Counts a packet that turns out to be for another endpoint: it is over as far as the task is concerned."""
+        pair = self._pairs.get(packet.pair)
+        if pair is None or packet.for_another or not any(a.shared for a in pair.destination.aliases):
+            return
+        first = next(r for r in packet.records if r.point == Point.FIRST_HOP)
+        if any(pair.is_for_another(first.dst, r.dst) for r in packet.records):
+            packet.for_another = True
+            self.for_others[packet.pair] += 1
+
     def has_enough(self, pair: int) -> bool:
-        """Whether N packets of the pair are colored."""
-        return self.colored[pair] >= self._packets
+        """Whether N packets of the pair are colored, or of a shared address so many that more would be too many."""
+        if self.colored[pair] < self._packets:
+            return False
+        return self._own(pair) >= self._packets or self.colored[pair] >= self._limit(pair)
+
+    def _limit(self, pair: int) -> int:
+        """How many packets are colored at most: more than N where a shared address brings those of others too."""
+        shared = any(alias.shared for alias in self._pairs[pair].destination.aliases)
+        return self._packets * (SHARED_FACTOR if shared else 1)
+
+    def _own(self, pair: int) -> int:
+        """Packets of the pair that are not known to be for another endpoint."""
+        return self.colored[pair] - self.for_others[pair]
 
     def of_pair(self, pair: int) -> list[Followed]:
-        """The pair's packets, in the order in which they were first seen."""
-        return self._by_pair[pair]
+        """The pair's packets, in the order in which they were first seen; not those for other endpoints."""
+        return [packet for packet in self._by_pair[pair] if not packet.for_another]
 
     def settled(self, pair: int, now_s: float) -> list[Followed]:
         return [p for p in self.of_pair(pair) if p.settled(now_s)]

@@ -98,7 +98,7 @@ class TaskRunner:
         self._disturbances: list[tuple[str, int]] = []
         self._missing_color: set[int] = set()
         self._early_dscps: set[int] = set()
-        self._counts: dict[int, int] = {}
+        self._counts: dict[int, int] = defaultdict(int)
         self._entered_packets: dict[int, int] = defaultdict(int)
         self._started_s = 0.0
         self.outcome = Outcome()
@@ -178,8 +178,7 @@ class TaskRunner:
                 self._stop_pair(event.pair, group)
         elif isinstance(event, NeighborSeen):
             for index, pair in self._pairs.items():
-                port = self._inventory.port(pair.source.port)
-                if port is not None and (port.datapath, port.key) == (event.datapath, event.key):
+                if any((p.datapath, p.key) == (event.datapath, event.key) for p in self._inventory.ends(pair.source)):
                     (self._requests if event.operation == 1 else self._answers)[index].append(event)
         elif isinstance(event, ProbeSeen):
             self._on_probe(event, group)
@@ -324,24 +323,27 @@ class TaskRunner:
         enough = all(self._follow.has_enough(index) for index in self._pairs)
         self.outcome.state = TaskState.EXPIRED if expired and not enough else TaskState.DONE
         for index in self._pairs:
-            self.outcome.beyond_n += max(0, self._follow.colored[index] - self._spec.packets)
+            own = self._follow.colored[index] - self._follow.for_others[index]
+            self.outcome.beyond_n += max(0, own - self._spec.packets)
 
     async def _count_replies(self) -> None:
         """What our entries counted; where that is none another run's may have stood above them: the cache knows."""
         for counting in self._agents.values():
             for index, packets in (await counting.counts(Role.COUNT)).items():
-                self._counts[index] = packets
+                self._counts[index] += packets
         for index, pair in self._pairs.items():
-            port = self._inventory.port(pair.destination.port)
-            agent = self._agents.get(port.chassis) if port else None
-            if port is None or agent is None or any(self._counts.get(index << 2 | n) for n in range(3)):
-                continue
-            vif = self._arming.scope(port.chassis).vif(port)
-            if vif is not None and pair.direction is Direction.FORWARD and self._follow.of_pair(index):
-                for address in pair.source.addresses:
-                    self._counts[index << 2] = await agent.cached_packets(vif.ofport, "", address)
-                    if self._counts[index << 2]:
-                        break
+            if pair.direction is Direction.FORWARD and self._follow.of_pair(index):
+                await self._count_cached(pair)
+
+    async def _count_cached(self, pair: Pair) -> None:
+        """Looks for a pair's replies in the datapaths' caches, where no entry of ours counted any."""
+        addresses = [*pair.source.addresses, *(a.address for a in pair.source.aliases if a.kind != "vip")]
+        for name, agent in self._agents.items():
+            for vif in self._arming.answers_of(pair, name):
+                for address in addresses:
+                    if any(self._counts[pair.index << 2 | number] for number in range(3)):
+                        return
+                    self._counts[pair.index << 2] = await agent.cached_packets(vif.ofport, "", address)
 
     async def _entered(self) -> dict[int, int]:
         """Packets that our entries at the first hop counted, of pairs without any record, where copies were cut.

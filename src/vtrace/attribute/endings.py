@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -12,7 +13,7 @@ from vtrace.attribute.case import Case
 from vtrace.attribute.causes import CANDIDATE, CONCLUDED, Cause, Place, find_cause, rfc3339, trace_command
 from vtrace.model.answer import Evidence, ObjectRef, Where
 from vtrace.model.inspection import Inspection
-from vtrace.model.inventory import Inventory, LogicalPort
+from vtrace.model.inventory import OUTWARD, Inventory, LogicalPort
 from vtrace.model.record import Disposition, LogRecord, Point, flow_id
 
 # Tunnel keys of multicast groups begin here (ovn-sb(5), Multicast_Group).
@@ -35,9 +36,14 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
     path: int
 
 
-def endings(case: Case) -> list[Ending]:
-    """The ending of every packet that is part of the answer: of each pair the first N by first-hop order."""
-    return _Endings(case).all()
+def endings(case: Case) -> tuple[list[Ending], dict[int, int]]:
+    """The ending of every packet that is part of the answer: of each pair the first N by first-hop order.
+
+    Returns:
+        The endings, and for each pair the number of its packets that turned out to be for other endpoints.
+    """
+    found = _Endings(case)
+    return found.all(), found.for_others
 
 
 class _Endings:
@@ -46,15 +52,26 @@ class _Endings:
         self._inventory = case.inventory
         # Copies the meter cut on a chassis explain at most as many packets without a record there.
         self._unexplained = defaultdict(int, case.copies_cut)
+        self.for_others: dict[int, int] = defaultdict(int)
 
     def all(self) -> list[Ending]:
         found = []
+        taken: dict[int, int] = defaultdict(int)
         for row in self._case.reconstruction.packets.sort_by(
             [("pair", "ascending"), ("order", "ascending")]
         ).to_pylist():
-            if row["order"] < self._case.packets_asked:
+            if self._is_for_another(row):
+                self.for_others[row["pair"]] += 1
+            elif taken[row["pair"]] < self._case.packets_asked:
+                taken[row["pair"]] += 1
                 found.append(self._ending(row))
         return found
+
+    def _is_for_another(self, row: dict[str, Any]) -> bool:
+        """Whether it went to a shared address (a VIP, a source NAT's) and was translated to another endpoint's."""
+        pair = self._case.pair(row["pair"])
+        last = self._case.records[row["hops"][-1]]
+        return pair.is_for_another(self._first(row).dst, last.dst)
 
     def _ending(self, row: dict[str, Any]) -> Ending:
         last = self._case.records[row["hops"][-1]]
@@ -81,7 +98,7 @@ class _Endings:
     def _left(self, row: dict[str, Any], last: LogRecord) -> tuple[str, Where, Cause | None]:
         """Handed to a port's entry: delivered, if the entry passed it on and it was the right port."""
         pair = self._case.pair(row["pair"])
-        wanted = self._inventory.port(pair.destination.port)
+        wanted = self._inventory.ends(pair.destination)
         inspection = nearest(self._case, self._first(row), last, same_flow=True)
         place = Place(datapath=last.datapath, in_key=last.in_key, out_key=last.out_key)
         if inspection is not None:
@@ -89,10 +106,12 @@ class _Endings:
             if cause is not None:
                 return "dropped", where_of(self._inventory, last.chassis, place), cause
         here = where_of(self._inventory, last.chassis, place)
-        if wanted is not None and (last.datapath, last.out_key) == (wanted.datapath, wanted.key):
-            return "delivered", here, None
         port = self._inventory.port_by_key(last.datapath, last.out_key)
-        if wanted is None or (port is not None and port.type in ("localnet", "l2gateway")):
+        if port is not None and port.type in OUTWARD:
+            return "left_domain", here, None
+        if port is not None and port in wanted:
+            return "delivered", here, None
+        if pair.destination.outside:
             return "left_domain", here, None
         if port is not None and port.type in _LEADS_ON:
             return "evidence_missing", self._beyond(here, port), None
@@ -143,7 +162,7 @@ class _Endings:
             port = self._inventory.port_by_key(last.datapath, last.out_key)
             if port is not None and port.type in _LEADS_ON:
                 return "evidence_missing", self._beyond(here, port), None
-            if not self._case.pair(row["pair"]).destination.port:
+            if self._case.pair(row["pair"]).destination.outside:
                 return "left_domain", here, None
             return "dropped", here, _misdelivered(port, last, self._case.pair(row["pair"]).destination.name)
         if self._was_disturbed(last.chassis, last) or self._cut_explains(last.chassis):
@@ -219,11 +238,12 @@ def after_egress(inspection: Inspection, inventory: Inventory) -> Cause | None:
     return cause if beyond and inspection.outcome == "drop" else None
 
 
-def _diverted(inspection: Inspection, wanted: LogicalPort | None, inventory: Inventory) -> Cause | None:
+def _diverted(inspection: Inspection, wanted: Sequence[LogicalPort], inventory: Inventory) -> Cause | None:
     """What output a packet elsewhere, although it had been handed to the right port's entry."""
-    if wanted is None or inspection.outcome != "output":
+    if inspection.outcome != "output":
         return None
-    right = [str(p.ofport) for p in inspection.ports if p.iface_id == wanted.name]
+    names = {port.name for port in wanted}
+    right = [str(p.ofport) for p in inspection.ports if p.iface_id in names]
     if not right or not inspection.outputs or set(right) & set(inspection.outputs):
         return None
     cause = find_cause(inspection, inventory)

@@ -9,7 +9,7 @@ from vtrace.attribute.causes import CONCLUDED, SEEN_ACTING, Place, find_cause, r
 from vtrace.attribute.endings import Ending, where_of
 from vtrace.model.answer import Evidence, ObjectRef, Verdict, Where, Why
 from vtrace.model.inventory import Inventory
-from vtrace.model.task import Direction, Pair
+from vtrace.model.task import Direction, Endpoint, Pair
 
 
 def verdicts(case: Case, pair: Pair, found: Sequence[Ending]) -> list[Verdict]:
@@ -22,18 +22,21 @@ def verdicts(case: Case, pair: Pair, found: Sequence[Ending]) -> list[Verdict]:
     if kept is not None:
         return [kept]
     delivered = sum(1 for e in found if e.kind == "delivered")
-    if pair.direction is Direction.FORWARD and delivered and not case.reply_asked:
+    inside = bool(pair.destination.ports)
+    if pair.direction is Direction.FORWARD and inside and delivered and not case.reply_asked:
         reply = next((r for r in case.replies if r.pair == pair.index), None)
         if reply is not None and reply.packets + reply.resets + reply.errors == 0:
             return [_not_answering(case, pair, delivered)]
     return []
 
 
-def _vif(inventory: Inventory, port: str) -> Where:
-    found = inventory.port(port)
+def _vif(inventory: Inventory, end: Endpoint) -> Where:
+    """Where an endpoint's packets come in; of an address outside the gateway's port to the physical network."""
+    found = next(iter(inventory.ends(end)), None)
     if found is None:
-        return Where(port=port)
-    return where_of(inventory, found.chassis, Place(datapath=found.datapath, in_key=found.key))
+        return Where(port=end.name)
+    chassis = found.chassis or next(iter(sorted(inventory.entrances(found))), "")
+    return where_of(inventory, chassis, Place(datapath=found.datapath, in_key=found.key))
 
 
 def _no_traffic(case: Case, pair: Pair) -> Verdict:
@@ -47,7 +50,7 @@ def _no_traffic(case: Case, pair: Pair) -> Verdict:
         to=end,
         packets=0,
         confidence=SEEN_ACTING if asked else CONCLUDED,
-        where=_vif(case.inventory, pair.source.port),
+        where=_vif(case.inventory, pair.source),
         why=why,
     )
 
@@ -61,7 +64,7 @@ def _unheard(case: Case, pair: Pair) -> Verdict:
         from_=start,
         to=end,
         packets=0,
-        where=_vif(case.inventory, pair.source.port),
+        where=_vif(case.inventory, pair.source),
         why=Why(
             code="unknown",
             actor="unknown",
@@ -78,7 +81,7 @@ def _kept_from_color(case: Case, pair: Pair) -> Verdict | None:
     for inspection in reversed([i for i in case.inspections if i.pair == pair.index and i.uncolored]):
         cause = find_cause(inspection, case.inventory)
         if cause is not None and cause.code == "foreign_flow_entry":
-            where = _vif(case.inventory, pair.source.port)
+            where = _vif(case.inventory, pair.source)
             return Verdict(
                 kind="dropped",
                 pattern="persistent",
@@ -101,14 +104,16 @@ def _kept_from_color(case: Case, pair: Pair) -> Verdict | None:
 
 
 def _silent(case: Case, pair: Pair) -> Why:
-    port = case.inventory.port(pair.source.port)
+    port = next(iter(case.inventory.ends(pair.source)), None)
     answered = any(n.pair == pair.index and n.answers for n in case.neighbors)
     rest = "though its ARP or ND requests were answered" if answered else "no ARP or ND request either"
     return Why(
         code="source_silent",
         actor="guest",
         summary=f"nothing of this traffic left {pair.source.name}, {rest}",
-        object=ObjectRef(type="Logical_Switch_Port", uuid=port.nb_uuid if port else "", name=pair.source.port),
+        object=ObjectRef(
+            type="Logical_Switch_Port", uuid=port.nb_uuid if port else "", name=port.name if port else pair.source.name
+        ),
         fix=f"check that {pair.source.name} sends to {pair.destination.address}: its address, routes and firewall",
     )
 
@@ -161,7 +166,7 @@ def _nobody_has(case: Case, pair: Pair, asked: NeighborWatch) -> str:
 
 
 def _not_answering(case: Case, pair: Pair, delivered: int) -> Verdict:
-    port = case.inventory.port(pair.destination.port)
+    port = next(iter(case.inventory.ends(pair.destination)), None)
     start, end = pair.task_ends
     return Verdict(
         kind="no_traffic",
@@ -170,12 +175,16 @@ def _not_answering(case: Case, pair: Pair, delivered: int) -> Verdict:
         to=end,
         packets=0,
         confidence=SEEN_ACTING,
-        where=_vif(case.inventory, pair.destination.port),
+        where=_vif(case.inventory, pair.destination),
         why=Why(
             code="guest_not_answering",
             actor="guest",
             summary=f"{delivered} packets were delivered to {pair.destination.name}, and nothing came back from it",
-            object=ObjectRef(type="Logical_Switch_Port", uuid=port.nb_uuid if port else "", name=pair.destination.port),
+            object=ObjectRef(
+                type="Logical_Switch_Port",
+                uuid=port.nb_uuid if port else "",
+                name=port.name if port else pair.destination.name,
+            ),
             fix=f"in {pair.destination.name}: does something listen, and does its firewall let it answer?",
         ),
     )

@@ -33,11 +33,12 @@ class Attribution(msgspec.Struct, frozen=True, kw_only=True):
     verdicts: tuple[Verdict, ...]
     pairs: tuple[PairAnswer, ...]
     paths: tuple[PathAnswer, ...]
+    for_others: int = 0
 
 
 def attribute(case: Case) -> Attribution:
     """The verdicts of a case. The same case gives the same answer."""
-    found = endings(case)
+    found, for_others = endings(case)
     by_pair: dict[int, list[Ending]] = defaultdict(list)
     for ending in found:
         by_pair[ending.pair].append(ending)
@@ -56,6 +57,7 @@ def attribute(case: Case) -> Attribution:
         verdicts=tuple(v for _, v in verdicts),
         pairs=pairs,
         paths=paths(case, found),
+        for_others=sum(for_others.values()),
     )
 
 

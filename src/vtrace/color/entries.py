@@ -18,7 +18,8 @@ from vtrace.model.inventory import LogicalDatapath
 from vtrace.model.openflow import FlowEntry, TableId, TunnelPort
 from vtrace.model.plan import Claim, ColorUse, FirstHop, Hook, LocalVif, PlannedEntry, Scope
 from vtrace.model.record import Point
-from vtrace.model.task import Direction, Endpoint, Pair
+from vtrace.model.task import Direction, Pair
+from vtrace.task.carried import Carried, carried
 
 COPY_BYTES = 192
 _TABLE_0 = TableId(0)
@@ -32,40 +33,32 @@ def ip_match(version: int) -> str:
     return "ip" if version == 4 else "ipv6"
 
 
-def address_matches(source: Endpoint, destination: Endpoint, *, six: bool) -> list[str]:
-    """The addresses that packets from one end to the other carry: one match for each combination.
-
-    A source that the user named by its port is known by the port it comes in by, whatever address it uses.
-    """
-    from_field, to_field = ("ipv6_src", "ipv6_dst") if six else ("nw_src", "nw_dst")
-    starts = [""] if source.by_port else [f"{from_field}={address}," for address in source.addresses]
-    return [f"{start}{to_field}={address}" for start in starts for address in destination.addresses]
-
-
 def pair_matches(pair: Pair) -> list[str]:
-    """The matches of a pair's packets as their sender writes them, in ovs-fields(7) syntax."""
-    six = pair.traffic.ip_version == 6
-    return [_pair_match(pair, addresses) for addresses in address_matches(pair.source, pair.destination, six=six)]
+    """The matches of a pair's packets as they carry their headers at the first hop, in ovs-fields(7) syntax."""
+    return list(dict.fromkeys(_pair_match(pair, headers) for headers in carried(pair)))
 
 
-def _pair_match(pair: Pair, addresses: str) -> str:
+def _pair_match(pair: Pair, headers: Carried) -> str:
     traffic = pair.traffic
     six = traffic.ip_version == 6
-    proto = {"": "ipv6" if six else "ip", "icmp": "icmp6" if six else "icmp"}.get(traffic.proto)
-    terms = [proto or traffic.proto + ("6" if six else ""), addresses]
-    sport, dport = traffic.sport, traffic.dport
-    if pair.direction is Direction.REPLY:
-        sport, dport = dport, sport
-    if sport is not None:
-        terms.append(f"{traffic.proto}_src={sport}")
-    if dport is not None:
-        terms.append(f"{traffic.proto}_dst={dport}")
+    proto = {"": "ipv6" if six else "ip", "icmp": "icmp6" if six else "icmp"}.get(headers.proto)
+    terms = [proto or headers.proto + ("6" if six else ""), _addresses(headers, six=six)]
+    if headers.sport is not None:
+        terms.append(f"{headers.proto}_src={headers.sport}")
+    if headers.dport is not None:
+        terms.append(f"{headers.proto}_dst={headers.dport}")
     if pair.direction is Direction.FORWARD:
         if traffic.tcp_flags:
             terms.append(f"tcp_flags={traffic.tcp_flags}")
         if traffic.icmp_type is not None:
             terms.append(f"{'icmpv6_type' if six else 'icmp_type'}={traffic.icmp_type}")
     return ",".join(terms)
+
+
+def _addresses(headers: Carried, *, six: bool) -> str:
+    from_field, to_field = ("ipv6_src", "ipv6_dst") if six else ("nw_src", "nw_dst")
+    start = f"{from_field}={headers.src}," if headers.src else ""
+    return f"{start}{to_field}={headers.dst}"
 
 
 def copy_action(claim: Claim, meter: int) -> str:
@@ -123,7 +116,13 @@ def probe_entries(hop: FirstHop, scope: Scope, claim: Claim, hard_timeout_s: int
                 actions=f"{guard.load(bits, Stage.TABLE_0)},{copy_action(claim, claim.copy_meter)},resubmit(,0)",
                 hard_timeout_s=hard_timeout_s,
             ),
-            hook=Hook(role=Role.PROBE, datapath=hop.vif.datapath, in_key=hop.vif.key, pair=hop.pair.index),
+            hook=Hook(
+                role=Role.PROBE,
+                datapath=hop.vif.datapath,
+                in_key=hop.vif.key,
+                ofport=hop.vif.ofport,
+                pair=hop.pair.index,
+            ),
         )
         for match in pair_matches(hop.pair)
     ]
@@ -181,7 +180,7 @@ def reply_count_entries(
     six = pair.traffic.ip_version == 6
     base = PRIORITY_COUNT_BASE + claim.generation
     matches: list[tuple[int, int, str]] = [(0, base, match) for match in pair_matches(back)]
-    for addresses in address_matches(back.source, back.destination, six=six):
+    for addresses in dict.fromkeys(_addresses(headers, six=six) for headers in carried(back)):
         error = f"icmp6,{addresses},icmpv6_type=1" if six else f"icmp,{addresses},icmp_type=3"
         matches.append((1, base + _ERROR_PRIORITY, error))
         if pair.traffic.proto in ("", "tcp"):

@@ -111,11 +111,15 @@ class PathAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Cost(msgspec.Struct, frozen=True, kw_only=True):
-    """What the task cost, and what it left behind (`entries_left` should be 0)."""
+    """What the task cost, and what it left behind (`entries_left` should be 0).
+
+    `packets_for_others` were colored at a shared address (a VIP, a source NAT's) and translated to other endpoints.
+    """
 
     entries_installed: int = 0
     entries_left: int = 0
     packets_colored_beyond_n: int = 0
+    packets_for_others: int = 0
     packets_in_doubt: int = 0
     copies_cut: int = 0
     log_bytes: int = 0

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import msgspec
 
+from vtrace.model.task import Endpoint
+
+# Types of ports that lead to a physical network (ovn-sb(5), Port_Binding).
+OUTWARD = ("localnet", "l2gateway")
+
 
 class LogicalDatapath(msgspec.Struct, frozen=True, kw_only=True):
     """A logical switch or router. `key` is its tunnel key (SB Datapath_Binding), `nb_uuid` its NB row.
 
-    `chassis` are the names of all chassis that have bound a port of it.
+    `chassis` are the names of all chassis that have bound a port of it. A `border` ends a VPC: a switch with a port
+    to a physical network, or one that joins the routers of several VPCs.
     """
 
     key: int
@@ -18,12 +24,14 @@ class LogicalDatapath(msgspec.Struct, frozen=True, kw_only=True):
     sb_uuid: str
     vpc: str = ""
     chassis: tuple[str, ...] = ()
+    border: bool = False
 
 
 class LogicalPort(msgspec.Struct, frozen=True, kw_only=True):
     """A port of a logical datapath (SB Port_Binding and its NB row).
 
     `key` is the tunnel key: reg14 or reg15 hold it. `chassis` is the chassis name that bound it, empty if none.
+    `standby` are the other chassis that may take it over: the members of its HA group, or where a VM moves to.
     `peer` names the port at the other side of a patch, `peer_datapath` that port's datapath key.
     """
 
@@ -32,6 +40,7 @@ class LogicalPort(msgspec.Struct, frozen=True, kw_only=True):
     datapath: int
     type: str = ""
     chassis: str = ""
+    standby: tuple[str, ...] = ()
     peer: str = ""
     peer_datapath: int = 0
     mac: str = ""
@@ -53,12 +62,50 @@ class Chassis(msgspec.Struct, frozen=True, kw_only=True):
     encap_types: tuple[str, ...] = ()
 
 
+class Nat(msgspec.Struct, frozen=True, kw_only=True):
+    """A NAT row of a logical router (ovn-nb(5)).
+
+    `kind` is its type: snat, dnat or dnat_and_snat. `logical` is an address, or for snat a network. `port` is the
+    logical port on whose chassis it is done; empty where that is the gateway's.
+    """
+
+    router: int
+    kind: str
+    external: str
+    logical: str
+    uuid: str
+    port: str = ""
+
+
+class Backend(msgspec.Struct, frozen=True, kw_only=True):
+    """One backend of a VIP. `status` is what its health check says: "online", "offline", … or "" without one."""
+
+    address: str
+    port: int = 0
+    logical_port: str = ""
+    status: str = ""
+
+
+class Vip(msgspec.Struct, frozen=True, kw_only=True):
+    """A VIP of a load balancer. `port` is 0 where it takes all. `datapaths` are those the load balancer is set on."""
+
+    balancer: str
+    uuid: str
+    address: str
+    proto: str = ""
+    port: int = 0
+    backends: tuple[Backend, ...] = ()
+    datapaths: tuple[int, ...] = ()
+
+
 class Inventory(msgspec.Struct, frozen=True, kw_only=True):
     """All that a task needs of the topology; a snapshot, taken when the task was made."""
 
     datapaths: tuple[LogicalDatapath, ...]
     ports: tuple[LogicalPort, ...]
     chassis: tuple[Chassis, ...]
+    nats: tuple[Nat, ...] = ()
+    vips: tuple[Vip, ...] = ()
 
     def datapath(self, key: int) -> LogicalDatapath | None:
         return next((d for d in self.datapaths if d.key == key), None)
@@ -71,6 +118,39 @@ class Inventory(msgspec.Struct, frozen=True, kw_only=True):
 
     def chassis_named(self, name: str) -> Chassis | None:
         return next((c for c in self.chassis if c.name == name), None)
+
+    def ends(self, endpoint: Endpoint) -> tuple[LogicalPort, ...]:
+        """The ports where packets of an endpoint come in, and packets for it go out.
+
+        Those it has; for an address outside all ports to physical networks.
+        """
+        if endpoint.outside:
+            return tuple(p for p in self.ports if p.type in OUTWARD)
+        return tuple(p for p in self.ports if p.name in endpoint.ports)
+
+    def reach(self, datapath: int) -> frozenset[int]:
+        """The VPC around a datapath: what is reached from it without crossing a border; borders included."""
+        borders = {d.key for d in self.datapaths if d.border}
+        found = {datapath}
+        frontier = [datapath]
+        while frontier:
+            here = frontier.pop()
+            if here in borders and here != datapath:
+                continue
+            around = {p.peer_datapath for p in self.ports if p.datapath == here and p.peer_datapath}
+            frontier += around - found
+            found |= around
+        return frozenset(found)
+
+    def entrances(self, outward: LogicalPort) -> frozenset[str]:
+        """The chassis where packets from a physical network may enter: all that may have a gateway port there."""
+        found: set[str] = set()
+        for port in self.ports:
+            router_port = self.port(port.name.removeprefix("cr-")) if port.type == "chassisredirect" else None
+            here = router_port.peer_datapath if router_port else port.datapath if port.type == "l3gateway" else 0
+            if here == outward.datapath:
+                found.update(filter(None, (port.chassis, *port.standby)))
+        return frozenset(found)
 
     def server(self, chassis: str) -> str:
         """What answers call the chassis: its host name where that is known and unique."""

@@ -59,23 +59,61 @@ class TaskSpec(msgspec.Struct, frozen=True, kw_only=True):
     allow_dscp_conflict: bool = False
 
 
-class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
-    """One end of a pair: a logical port and its addresses.
+class Alias(msgspec.Struct, frozen=True, kw_only=True):
+    """An address that packets for an endpoint carry until something on their way translates it.
 
     Attributes:
-        name: what answers call it: the logical port name, or the address where no port has it.
-        port: the logical port; empty for an address that no port has (the Internet, a customer's data center).
+        kind: "floating" (a NAT row of the endpoint's own), "translated" (the address of a source NAT that others
+            use too), "vip" (of a load balancer, the endpoint is one of its backends).
+        proto, port: only packets of that protocol to that port; "" and 0 for any.
+        own_port: the port they have after the translation; 0 where that leaves it as it is.
+    """
+
+    address: str
+    kind: str
+    proto: str = ""
+    port: int = 0
+    own_port: int = 0
+
+    @property
+    def shared(self) -> bool:
+        """Whether packets that carry it may be for another endpoint."""
+        return self.kind != "floating"
+
+
+class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """One end of a pair: a logical port and its addresses, several such behind a VIP, or an address outside.
+
+    Attributes:
+        name: what answers call it: the logical port name, or the address the user gave.
+        port: the logical port; empty behind a VIP, and for an address outside (the Internet, a customer's data center).
+        members: behind a VIP the logical ports of the backends.
         address: its first address of the task's IP version, or the one the user gave.
-        addresses: all that packets for it may carry: those of the port and of its port security.
+        addresses: all that packets for it may carry at the end: those of the port and of its port security.
+        aliases: what they may carry before.
+        only: the user named this alias, so that packets to another address are not of the task.
         by_port: the user named the port, so that whatever it sends counts, also from an address not its own.
     """
 
     name: str
     port: str
     address: str
+    members: tuple[str, ...] = ()
     addresses: tuple[str, ...] = ()
+    aliases: tuple[Alias, ...] = ()
+    only: str = ""
     by_port: bool = False
     vpc: str = ""
+
+    @property
+    def ports(self) -> tuple[str, ...]:
+        """The logical ports it has; none for an address outside."""
+        return (self.port,) if self.port else self.members
+
+    @property
+    def outside(self) -> bool:
+        """Whether it is an address that nothing in the cloud has."""
+        return not self.ports and not self.only
 
 
 class Pair(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,3 +133,16 @@ class Pair(msgspec.Struct, frozen=True, kw_only=True):
         """(from, to) as the task has them, whichever way the pair's packets travel."""
         ends = (self.source.name, self.destination.name)
         return ends if self.direction is Direction.FORWARD else (ends[1], ends[0])
+
+    def is_for_another(self, carried: str, now: str) -> bool:
+        """Whether a packet that carried a shared address at its first hop turned out to be for another endpoint.
+
+        Args:
+            carried: its destination address at the first hop; now: the one it had later.
+        """
+        destination = self.destination
+        if now in destination.addresses or destination.only == carried:
+            return False
+        return carried in {a.address for a in destination.aliases if a.shared} and now not in {
+            a.address for a in destination.aliases
+        }

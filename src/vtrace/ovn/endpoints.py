@@ -1,12 +1,17 @@
-"""Turns endpoint texts into endpoints: what a user calls a VM, an address, a VIP or a floating IP."""
+"""Turns endpoint texts into endpoints: what a user calls a VM, an address, a VIP or a floating IP.
+
+An address that no port has is looked for among the VIPs and NAT rows, and may be outside.
+"""
 
 from __future__ import annotations
 
 import ipaddress
 from typing import Any
 
+import msgspec.structs
+
 from vtrace.errors import CannotWorkError, UsageError
-from vtrace.model.task import Endpoint
+from vtrace.model.task import Alias, Endpoint
 from vtrace.ovn.databases import LSP_COLUMNS, OvnDatabases, vpc_name
 from vtrace.ovn.ovsdb import Row, as_tuple, map_of, uuid_ref
 
@@ -41,17 +46,17 @@ class EndpointResolver:
     def __init__(self, databases: OvnDatabases) -> None:
         self._nb = databases.nb
         self._all_ports: list[Row] | None = None
+        self._switch_of: dict[str, str] = {}
 
-    async def resolve(self, text: str, ip_version: int, *, outside: bool = False) -> list[Endpoint]:
-        """The endpoints a text names.
+    async def resolve(self, text: str, ip_version: int) -> list[Endpoint]:
+        """The endpoints a text names; an address that nothing here has is outside.
 
         Args:
             text: as the user wrote it.
             ip_version: 4 or 6.
-            outside: whether an address that no port has is an endpoint too.
 
         Raises:
-            UsageError: nothing has that name or address, or several VPCs have it.
+            UsageError: nothing has that name, or several VPCs have that address.
         """
         rows = await self._nb.select("Logical_Switch_Port", [("name", "==", text)], LSP_COLUMNS)
         if rows:
@@ -67,27 +72,106 @@ class EndpointResolver:
             )
         found = await self._in_network(network, vpc)
         single = network.num_addresses == 1
-        if not found and single:
-            await self._refuse_vip(str(network.network_address))
-        if not found and single and outside and (not vpc or await self._is_vpc(vpc)):
-            wanted = str(network.network_address)
+        if not found:
+            found = await self._translated(text, str(network.network_address), vpc) if single else []
+        if not found and (not vpc or await self._is_vpc(vpc)):
+            wanted = str(network.network_address) if single else str(network)
             return [Endpoint(name=text, port="", address=wanted, addresses=(wanted,), vpc=vpc)]
         return self._one_vpc(text, found, single=single)
 
-    async def _refuse_vip(self, address: str) -> None:
-        """Packets to a VIP change their destination on the way, which tasks do not follow yet.
+    async def _translated(self, text: str, address: str, vpc: str) -> list[Endpoint]:
+        """The endpoints behind an address that the cloud translates: a VIP, or a floating IP."""
+        found = [*await self._behind_vip(text, address), *await self._behind_floating(text, address)]
+        return [endpoint for endpoint in found if vpc in ("", endpoint.vpc)]
+
+    async def _behind_vip(self, text: str, address: str) -> list[Endpoint]:
+        """One endpoint for each load balancer that has the VIP."""
+        found = []
+        for row in await self._nb.select("Load_Balancer", (), ("_uuid", "name", "vips", "protocol")):
+            vips = [(vip, backends) for vip, backends in row["vips"].items() if address_and_port(vip)[0] == address]
+            if not vips:
+                continue
+            owners = await self._owners("load_balancer", row["_uuid"])
+            for group in await self._nb.select(
+                "Load_Balancer_Group", [("load_balancer", "includes", uuid_ref(row["_uuid"]))], ("_uuid",)
+            ):
+                owners += await self._owners("load_balancer_group", group["_uuid"])
+            aliases, backends = [], []
+            for vip, texts in vips:
+                port = address_and_port(vip)[1]
+                proto = (next(iter(as_tuple(row["protocol"])), "") or "tcp") if port else ""
+                ends = [address_and_port(backend) for backend in texts.split(",") if backend]
+                backends += [end[0] for end in ends]
+                own = next((end[1] for end in ends), 0)
+                aliases.append(Alias(address=address, kind="vip", proto=proto, port=port, own_port=own))
+            ports = [p for backend in dict.fromkeys(backends) for p in await self._near(backend, owners)]
+            found.append(
+                Endpoint(
+                    name=text,
+                    port="",
+                    members=tuple(dict.fromkeys(p.port for p in ports)),
+                    address=address,
+                    addresses=tuple(dict.fromkeys(backends)),
+                    aliases=tuple(aliases),
+                    only=address,
+                    vpc=vpc_name(owners[0]) if owners else row["name"],
+                )
+            )
+        return found
+
+    async def _behind_floating(self, text: str, address: str) -> list[Endpoint]:
+        """The VM of each NAT row that has the address.
 
         Raises:
-            CannotWorkError: the address is a VIP of a load balancer.
+            UsageError: many share it, as the address of a source NAT.
         """
-        for row in await self._nb.select("Load_Balancer", (), ("name", "vips")):
-            if any(_vip_address(vip) == address for vip in row["vips"]):
-                raise CannotWorkError(
-                    f"{address} is a VIP of the load balancer {row['name']}",
+        found = []
+        for row in await self._nb.select("NAT", [("external_ip", "==", address)]):
+            owners = await self._owners("nat", row["_uuid"])
+            if row["type"] == "snat":
+                name = owners[0]["name"] if owners else "a router"
+                raise UsageError(
+                    f"{address} is the address that {name} gives to all of {row['logical_ip']}",
                     "endpoint",
-                    "traffic through load balancers is not followed yet",
-                    "Name a backend's port; packets that it gets through the VIP are not seen",
+                    "which VM is meant can't be told from it",
+                    "Name the VM: what it sends and gets under that address is found",
                 )
+            for end in await self._near(row["logical_ip"], owners):
+                alias = Alias(address=address, kind="floating")
+                found.append(msgspec.structs.replace(end, name=text, aliases=(alias,), only=address))
+        return found
+
+    async def _owners(self, column: str, uuid: str) -> list[Row]:
+        """The switches and routers that refer to a row."""
+        tables = ("Logical_Router",) if column == "nat" else ("Logical_Switch", "Logical_Router")
+        results = await self._nb.select_many([(table, [(column, "includes", uuid_ref(uuid))], ()) for table in tables])
+        return [row for rows in results for row in rows]
+
+    async def _near(self, address: str, owners: list[Row]) -> list[Endpoint]:
+        """The ports with an address that are next to one of these switches and routers, or else in their VPC."""
+        found = await self._in_network(_network(address), "")
+        if len(found) < 2:
+            return found
+        linked: set[str] = set()
+        for owner in owners:
+            if "static_routes" not in owner:
+                linked.add(owner["name"])
+                continue
+            for uuid in as_tuple(owner["ports"]):
+                (port,) = await self._nb.select("Logical_Router_Port", [("_uuid", "==", uuid_ref(uuid))], ("name",))
+                peers = await self._nb.select(
+                    "Logical_Switch_Port", [("options", "includes", map_of(router_port=port["name"]))], ("_uuid",)
+                )
+                for peer in peers:
+                    linked.update(row["name"] for row in await self._switches(peer["_uuid"]))
+        near = [end for end in found if self._switch_of.get(end.port) in linked]
+        vpcs = {vpc_name(owner) for owner in owners}
+        return near or [end for end in found if end.vpc in vpcs]
+
+    async def _switches(self, port: str) -> list[Row]:
+        return await self._nb.select(
+            "Logical_Switch", [("ports", "includes", uuid_ref(port))], ("name", "external_ids")
+        )
 
     async def _is_vpc(self, name: str) -> bool:
         """Whether a switch or router is of this VPC, or called so."""
@@ -104,10 +188,10 @@ class EndpointResolver:
     def _one_vpc(self, text: str, found: list[Endpoint], *, single: bool) -> list[Endpoint]:
         if not found:
             raise UsageError(
-                f"No logical switch port has the address {text!r}",
+                f"Nothing in that VPC has the address {text!r}",
                 "endpoint",
                 "",
-                "Name a port, or an address that a port has",
+                "Name a port, or an address",
             )
         if len({e.vpc for e in found}) > 1 or (single and len(found) > 1):
             names = ", ".join(f"{e.vpc}/{e.address} (port {e.name})" for e in found)
@@ -145,22 +229,26 @@ class EndpointResolver:
         )
 
     async def _named(self, row: Row, address: str, addresses: tuple[str, ...], *, by_port: bool = False) -> Endpoint:
-        switches = await self._nb.select(
-            "Logical_Switch", [("ports", "includes", uuid_ref(row["_uuid"]))], ("name", "external_ids")
-        )
+        switches = await self._switches(row["_uuid"])
         if not switches:
             raise CannotWorkError(f"The port {row['name']!r} is in no logical switch", self._nb.remote)
+        self._switch_of[row["name"]] = switches[0]["name"]
         vpc = vpc_name(switches[0])
         return Endpoint(
             name=row["name"], port=row["name"], address=address, addresses=addresses, by_port=by_port, vpc=vpc
         )
 
 
-def _vip_address(vip: str) -> str:
-    """The address of a VIP, which may have a port: `192.0.2.1:80`, `[2001:db8::1]:80`."""
-    if vip.startswith("["):
-        return vip[1:].partition("]")[0]
-    return vip.partition(":")[0] if vip.count(":") == 1 else vip
+def address_and_port(text: str) -> tuple[str, int]:
+    """A VIP or backend as (address, port): `192.0.2.1:80`, `[2001:db8::1]:80`; port 0 where it has none."""
+    text = text.strip()
+    if text.startswith("["):
+        address, _, rest = text[1:].partition("]")
+        return address, int(rest.lstrip(":") or 0)
+    if text.count(":") == 1:
+        address, _, port = text.partition(":")
+        return address, int(port or 0)
+    return text, 0
 
 
 def _split(text: str) -> tuple[str, str]:

@@ -13,10 +13,11 @@ from typing import Any
 from msgspec.structs import replace
 
 from vtrace.errors import CannotWorkError
-from vtrace.model.inventory import Chassis, Inventory, LogicalDatapath, LogicalPort
+from vtrace.model.inventory import OUTWARD, Chassis, Inventory, LogicalDatapath, LogicalPort
 from vtrace.model.task import Endpoint
 from vtrace.ovn.databases import LSP_COLUMNS, OvnDatabases, vpc_name
 from vtrace.ovn.ovsdb import Row, as_tuple, map_of, uuid_ref
+from vtrace.ovn.translation import read_nats, read_vips
 
 _MAX_DATAPATHS = 512
 # A VPC of up to so many switches and routers is armed whole, a larger one along the shortest paths.
@@ -27,37 +28,66 @@ class InventoryReader:
     """Collects datapaths, ports and chassis around the endpoints of a task."""
 
     def __init__(self, databases: OvnDatabases) -> None:
+        self._databases = databases
         self._nb = databases.nb
         self._sb = databases.sb
+        self._borders: set[str] = set()
         self._switches: dict[str, Row] = {}
         self._routers: dict[str, Row] = {}
         self._links: dict[str, set[str]] = {}
 
     async def read(self, endpoints: Sequence[tuple[Endpoint, Endpoint]]) -> Inventory:
-        """The inventory of all datapaths on a shortest path between the two ends of any pair."""
+        """The inventory of the VPCs of all ends; of larger ones what lies on a shortest path between them."""
         wanted: set[str] = set()
         for source, destination in endpoints:
-            ends = [await self._switch_of(end.port) for end in (source, destination) if end.port]
-            component = await self._component(ends[0])
-            if component and set(ends) <= component:
-                # Small enough to watch whole: then no route can lead out of sight.
-                wanted |= component
-            else:
-                wanted |= await self._between(ends[0], ends[1]) if len(ends) == 2 else await self._around(ends[0])
+            wanted |= await self._around_pair(source, destination)
         datapaths = [await self._datapath(uuid) for uuid in sorted(wanted)]
-        names = {e.port for pair in endpoints for e in pair if e.port}
+        names = {port for pair in endpoints for e in pair for port in e.ports}
         ports = [p for d in datapaths for p in await self._ports(d, names)]
         ports = await self._with_peers(ports)
         bound = {d.key: await self._bound(d) for d in datapaths}
-        uuids = {p.chassis for p in ports if p.chassis}.union(*bound.values())
+        uuids = {c for p in ports for c in (p.chassis, *p.standby) if c}.union(*bound.values())
         chassis = await self._chassis(sorted(uuids))
         datapaths = [
             replace(d, chassis=tuple(sorted(chassis[u].name for u in bound[d.key] if u in chassis))) for d in datapaths
         ]
         names_of = {uuid: c.name for uuid, c in chassis.items()}
-        ports = [replace(p, chassis=names_of.get(p.chassis, "")) for p in ports]
+        ports = [
+            replace(
+                p,
+                chassis=names_of.get(p.chassis, ""),
+                standby=tuple(sorted(names_of[u] for u in p.standby if u in names_of and u != p.chassis)),
+            )
+            for p in ports
+        ]
+        rows = {d.key: self._switches.get(d.nb_uuid) or self._routers[d.nb_uuid] for d in datapaths}
+        routers = {d.key: rows[d.key] for d in datapaths if d.kind != "vswitch"}
         used = tuple(sorted(chassis.values(), key=lambda c: c.name))
-        return Inventory(datapaths=tuple(datapaths), ports=tuple(ports), chassis=used)
+        return Inventory(
+            datapaths=tuple(datapaths),
+            ports=tuple(ports),
+            chassis=used,
+            nats=await read_nats(self._databases, routers),
+            vips=await read_vips(self._databases, rows),
+        )
+
+    async def _around_pair(self, source: Endpoint, destination: Endpoint) -> set[str]:
+        """The datapaths that packets between two ends may pass."""
+        ends = [[await self._switch_of(port) for port in end.ports] for end in (source, destination)]
+        inside = [switch for switches in ends for switch in switches]
+        components = {switch: await self._component(switch) for switch in dict.fromkeys(inside)}
+        found: set[str] = set().union(*components.values())
+        if all(ends):
+            for one in dict.fromkeys(ends[0]):
+                for other in dict.fromkeys(ends[1]):
+                    if not components[one] & components[other]:
+                        found |= await self._between(one, other)
+        for switch, component in components.items():
+            if not component:
+                # Too large to watch whole. What leads out is found on the nearest ways to a border.
+                found |= await self._around(switch)
+                found |= await self._towards_border(switch) if not all(ends) else set()
+        return found
 
     async def _switch_of(self, port: str) -> str:
         rows = await self._nb.select("Logical_Switch_Port", [("name", "==", port)], ("_uuid",))
@@ -66,15 +96,33 @@ class InventoryReader:
         return str(switches[0]["_uuid"])
 
     async def _component(self, start: str) -> set[str]:
-        """All datapaths that can be reached from one; empty where there are more than a task should arm."""
+        """The VPC around a switch, its borders included; empty where it is more than a task should arm."""
         found = {start}
         frontier = [start]
         while frontier:
-            frontier = [n for node in frontier for n in await self._neighbors(node) if n not in found]
-            found.update(frontier)
+            node = frontier.pop()
+            around = await self._neighbors(node)
+            if node in self._borders and node != start:
+                continue
+            frontier += around - found
+            found |= around
             if len(found) > MAX_ARMED_WHOLE:
                 return set()
         return found
+
+    async def _towards_border(self, start: str) -> set[str]:
+        """All datapaths on the shortest paths from a switch to the borders that are nearest to it."""
+        seen = {start}
+        frontier = [start]
+        while frontier and len(seen) <= _MAX_DATAPATHS:
+            frontier = [n for node in frontier for n in sorted(await self._neighbors(node)) if n not in seen]
+            seen.update(frontier)
+            for node in frontier:
+                await self._neighbors(node)
+            borders = [node for node in frontier if node in self._borders]
+            if borders:
+                return set().union(*[await self._between(start, border) for border in borders[:MAX_ARMED_WHOLE]])
+        return set()
 
     async def _around(self, node: str) -> set[str]:
         """A datapath and its neighbors."""
@@ -116,25 +164,21 @@ class InventoryReader:
         return self._links[node]
 
     async def _switch_neighbors(self, node: str) -> set[str]:
-        router_ports: list[Row] = []
-        ports = as_tuple(self._switches[node]["ports"])
-        # One transaction: the switch's own ports of type router.
+        row = self._switches[node]
+        # One transaction: the switch's own ports.
         results = await self._nb.select_many(
             [
-                (
-                    "Logical_Switch_Port",
-                    [("_uuid", "==", uuid_ref(p)), ("type", "==", "router")],
-                    ("options",),
-                )
-                for p in ports
+                ("Logical_Switch_Port", [("_uuid", "==", uuid_ref(p))], ("type", "options"))
+                for p in as_tuple(row["ports"])
             ]
         )
-        for rows in results:
-            router_ports.extend(rows)
+        ports = [port for rows in results for port in rows]
+        if is_transit(row) or any(port["type"] in OUTWARD for port in ports):
+            self._borders.add(node)
         found = set()
-        for row in router_ports:
-            for router in await self._router_with_port(row["options"].get("router-port", "")):
-                found.add(router)
+        for port in ports:
+            if port["type"] == "router":
+                found.update(await self._router_with_port(port["options"].get("router-port", "")))
         return found
 
     async def _router_with_port(self, name: str) -> list[str]:
@@ -183,6 +227,7 @@ class InventoryReader:
             nb_uuid=uuid,
             sb_uuid=bindings[0]["_uuid"],
             vpc=vpc_name(row),
+            border=uuid in self._borders,
         )
 
     async def _bound(self, datapath: LogicalDatapath) -> set[str]:
@@ -194,7 +239,7 @@ class InventoryReader:
     async def _ports(self, datapath: LogicalDatapath, names: Iterable[str]) -> list[LogicalPort]:
         """The datapath's router-side ports, and the endpoints' own."""
         here = ("datapath", "==", uuid_ref(datapath.sb_uuid))
-        kinds = ("patch", "chassisredirect", "l3gateway", "localnet", "external", "virtual")
+        kinds = ("patch", "chassisredirect", "l3gateway", *OUTWARD, "external", "virtual")
         queries: list[Any] = [("Port_Binding", [here, ("type", "==", kind)], ()) for kind in kinds]
         queries += [("Port_Binding", [here, ("logical_port", "==", name)], ()) for name in sorted(names)]
         rows = {row["_uuid"]: row for result in await self._sb.select_many(queries) for row in result}
@@ -217,6 +262,7 @@ class InventoryReader:
             datapath=datapath,
             type=row["type"],
             chassis=next(iter(as_tuple(row["chassis"])), ""),
+            standby=await self._standby(row),
             peer=peer,
             mac=(as_tuple(row["mac"]) or ("",))[0].split(" ")[0],
             addresses=tuple(as_tuple(first["addresses"])) if first else tuple(as_tuple(row["mac"])),
@@ -226,6 +272,17 @@ class InventoryReader:
             enabled=as_tuple(first["enabled"]) != (False,) if first else True,
             up=as_tuple(row.get("up", True)) != (False,),
         )
+
+    async def _standby(self, row: Row) -> tuple[str, ...]:
+        """The uuids of the chassis that may have a port beside or after the one that has it."""
+        found = [*as_tuple(row.get("additional_chassis", ())), *as_tuple(row.get("requested_chassis", ()))]
+        found += as_tuple(row.get("requested_additional_chassis", ()))
+        for group in as_tuple(row["ha_chassis_group"]):
+            (members,) = await self._sb.select("HA_Chassis_Group", [("_uuid", "==", uuid_ref(group))], ("ha_chassis",))
+            for member in as_tuple(members["ha_chassis"]):
+                rows = await self._sb.select("HA_Chassis", [("_uuid", "==", uuid_ref(member))], ("chassis",))
+                found += [uuid for row in rows for uuid in as_tuple(row["chassis"])]
+        return tuple(dict.fromkeys(found))
 
     async def _with_peers(self, ports: list[LogicalPort]) -> list[LogicalPort]:
         known = {p.name: p for p in ports}
@@ -261,6 +318,11 @@ class InventoryReader:
                 encap_types=tuple(dict.fromkeys(e["type"] for e in encaps)),
             )
         return found
+
+
+def is_transit(row: Row) -> bool:
+    """Whether a switch joins the routers of several VPCs: OVN interconnection's mark (ovn-nb(5)), or ours."""
+    return "interconn-ts" in row.get("other_config", {}) or row["external_ids"].get("vtrace:kind") == "transit"
 
 
 def router_kind(row: Row) -> str:

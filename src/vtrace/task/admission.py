@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from msgspec.structs import replace
+
 from vtrace.errors import RefusedError, UsageError
+from vtrace.model.inventory import Inventory
 from vtrace.model.task import Direction, Endpoint, Pair, TaskSpec
+from vtrace.task.carried import with_aliases
 
 # More pairs than this in one task need more than one task.
 MAX_PAIRS = 256
@@ -53,6 +57,14 @@ def make_pairs(spec: TaskSpec, sources: Sequence[Endpoint], destinations: Sequen
         for destination in dict.fromkeys(destinations)
         if (source.port, source.address) != (destination.port, destination.address)
     ]
+    for source, destination in ends:
+        if source.outside and destination.outside:
+            raise UsageError(
+                f"{source.name} and {destination.name} are both outside",
+                "--from, --to",
+                "no port, VIP or NAT row has either address",
+                "Name a VM on at least one side",
+            )
     if not ends:
         raise UsageError("Source and destination are the same", "--from, --to", "", "Name two different VMs")
     if len(ends) * len(spec.directions) > MAX_PAIRS:
@@ -67,6 +79,18 @@ def make_pairs(spec: TaskSpec, sources: Sequence[Endpoint], destinations: Sequen
                 Pair(index=len(pairs), direction=direction, source=first, destination=last, traffic=spec.traffic)
             )
     return tuple(pairs)
+
+
+def translated(pairs: Sequence[Pair], inventory: Inventory) -> tuple[Pair, ...]:
+    """The pairs, their ends with all addresses that packets for them may carry."""
+    return tuple(
+        replace(
+            pair,
+            source=with_aliases(pair.source, inventory),
+            destination=with_aliases(pair.destination, inventory),
+        )
+        for pair in pairs
+    )
 
 
 def refuse_dscp_conflict(found: Sequence[str], *, allowed: bool) -> None:

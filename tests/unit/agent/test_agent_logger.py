@@ -23,7 +23,7 @@ SECRET = b"k" * 16
 def logger(**hooks: Hook) -> RecordLogger:
     made = RecordLogger(region="r1", task_id="t1", secret=SECRET, incarnation=77)
     made.chassis = "c-hv1"
-    made.hooks = {int(name.removeprefix("c")): hook for name, hook in hooks.items()}
+    made.hooks = {(int(name.removeprefix("c")), hook.ofport): hook for name, hook in hooks.items()}
     return made
 
 

@@ -76,8 +76,8 @@ def test_keys() -> None:
     assert found["task"].keys() == words("id state from to five_tuple direction packets_asked started finished")
     assert found["packets"].keys() == words("colored delivered dropped lost_between left_domain evidence_missing")
     assert found["cost"].keys() == words(
-        "entries_installed entries_left packets_colored_beyond_n packets_in_doubt copies_cut log_bytes "
-        "log_records_lost time_to_verdict_s"
+        "entries_installed entries_left packets_colored_beyond_n packets_for_others packets_in_doubt copies_cut "
+        "log_bytes log_records_lost time_to_verdict_s"
     )
 
 

@@ -29,6 +29,10 @@ def render(answer: Answer, console: Console | None = None) -> None:
         f"{packets.lost_between} lost between servers + {packets.left_domain} left the domain + "
         f"{packets.evidence_missing} without evidence"
     )
+    if answer.cost.packets_for_others:
+        out.print(
+            f"{answer.cost.packets_for_others} more went to the same shared address and on to others: not counted"
+        )
     for path in answer.paths:
         for line in _path(path):
             out.print(line)

@@ -1,0 +1,137 @@
+"""Bridges without OVN: what an inventory file says of them, and where packets can leave them."""
+
+from __future__ import annotations
+
+import msgspec
+
+from vtrace.model.openflow import Cookie, GuardBits, TableId
+
+# Of a port that is the bridge itself (openflow-1.3.h, OFPP_LOCAL, as Open vSwitch numbers it).
+LOCAL_PORT = 65534
+# Key of what leaves a bridge by several ports at once, or by one that can't be told beforehand.
+SEVERAL_PORTS = 0x1_0000
+# Keys of listed ports that the bridge does not have begin after this one.
+MISSING_PORTS = 0x2_0000
+
+
+class PlainServer(msgspec.Struct, frozen=True, kw_only=True):
+    """A server with Open vSwitch: the run directory of its sockets, and what it is for tunnels."""
+
+    name: str
+    rundir: str
+    bridges: tuple[str, ...]
+    region: str = ""
+    address: str = ""
+
+
+class PortRef(msgspec.Struct, frozen=True, kw_only=True, order=True):
+    """A port of a bridge of a server, by its interface's name."""
+
+    server: str
+    bridge: str
+    port: str
+
+    def __str__(self) -> str:
+        return f"{self.server}/{self.bridge}/{self.port}"
+
+
+class PlainEndpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """A VM (or whatever has an address) at a port. `vlan` is the tag of its packets as the bridge gets them."""
+
+    name: str
+    at: PortRef
+    mac: str
+    addresses: tuple[str, ...]
+    vlan: int = 0
+    vpc: str = ""
+
+
+class PlainLink(msgspec.Struct, frozen=True, kw_only=True):
+    """What joins two bridges: "tunnel", "patch" or "wire"."""
+
+    kind: str
+    ends: tuple[PortRef, PortRef]
+
+
+class PlainCloud(msgspec.Struct, frozen=True, kw_only=True):
+    """An inventory file, read."""
+
+    servers: tuple[PlainServer, ...]
+    endpoints: tuple[PlainEndpoint, ...]
+    links: tuple[PlainLink, ...]
+    path: str = ""
+
+    def bridges(self) -> tuple[tuple[PlainServer, str], ...]:
+        """All bridges, each with its server, in the order of the file."""
+        return tuple((server, bridge) for server in self.servers for bridge in server.bridges)
+
+
+def chassis_name(server: str, bridge: str) -> str:
+    """What stands for an OVN chassis: one bridge of a server, since one agent works one bridge."""
+    return f"{server}/{bridge}"
+
+
+class LearnedMac(msgspec.Struct, frozen=True, kw_only=True):
+    """A row of `fdb/show`: where NORMAL sends packets for a MAC address."""
+
+    port: int
+    vlan: int
+    mac: str
+    age_s: int = 0
+
+
+class MirroredEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """An entry of an output table, and what it may do with a packet.
+
+    Attributes:
+        rank: its place among the table's priorities, from 1: higher wins, equal are equal.
+        match: as the bridge reports it.
+        ports: port numbers it outputs to, known beforehand.
+        field: the register bits that hold the port, for `output:NXM_NX_REG0[0..15]`; else empty.
+        normal: it leaves the decision to Open vSwitch's own MAC learning.
+        unsure: why the color has to go whatever the port is; empty where it may stay.
+        once: it passes the packet to conntrack, and it comes back to this table: the color may stay the first time.
+        text: table, priority, match and actions, for people.
+    """
+
+    rank: int
+    match: str
+    ports: tuple[int, ...] = ()
+    field: str = ""
+    normal: bool = False
+    unsure: str = ""
+    once: bool = False
+    cookie: Cookie
+    text: str
+
+    @property
+    def outputs(self) -> bool:
+        return bool(self.ports or self.field or self.normal)
+
+
+class OutputTable(msgspec.Struct, frozen=True, kw_only=True):
+    """A table with entries that output.
+
+    Attributes:
+        mirror: a table of the bridge that nobody uses: our entries of this table stand there.
+        lsb: of the two bits of the guard's register that say that a packet was looked at here.
+        returns: packets come back to it after conntrack, so that it is looked at once untracked and once tracked.
+    """
+
+    table: TableId
+    mirror: TableId
+    lsb: int
+    returns: bool = False
+    entries: tuple[MirroredEntry, ...]
+
+
+class PlainLayout(msgspec.Struct, frozen=True, kw_only=True):
+    """Where packets can leave a bridge that somebody wrote the entries of.
+
+    `guard` stands in a register that nothing on the bridge mentions; the register's other bits are the tables'.
+    """
+
+    guard: GuardBits
+    tables: tuple[OutputTable, ...]
+    macs: tuple[LearnedMac, ...] = ()
+    notes: tuple[str, ...] = ()

@@ -1,0 +1,82 @@
+"""Reads what translates addresses in the switches and routers of a task: NAT rows, and load balancers' VIPs."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+
+from vtrace.model.inventory import Backend, Nat, Vip
+from vtrace.ovn.databases import OvnDatabases
+from vtrace.ovn.endpoints import address_and_port
+from vtrace.ovn.ovsdb import Row, as_tuple, uuid_ref
+
+
+async def read_nats(databases: OvnDatabases, routers: Mapping[int, Row]) -> tuple[Nat, ...]:
+    """The NAT rows of logical routers, by the routers' tunnel keys."""
+    wanted = [(key, uuid) for key, router in routers.items() for uuid in as_tuple(router["nat"])]
+    results = await databases.nb.select_many([("NAT", [("_uuid", "==", uuid_ref(uuid))], ()) for _, uuid in wanted])
+    return tuple(
+        Nat(
+            router=key,
+            kind=row["type"],
+            external=row["external_ip"],
+            logical=row["logical_ip"],
+            uuid=row["_uuid"],
+            port=next(iter(as_tuple(row["logical_port"])), "") if as_tuple(row["external_mac"]) else "",
+        )
+        for (key, _), rows in zip(wanted, results, strict=True)
+        for row in rows
+    )
+
+
+async def read_vips(databases: OvnDatabases, datapaths: Mapping[int, Row]) -> tuple[Vip, ...]:
+    """The VIPs of the load balancers that are set on switches and routers, by these datapaths' tunnel keys."""
+    users: dict[str, set[int]] = defaultdict(set)
+    groups: dict[str, set[int]] = defaultdict(set)
+    for key, row in datapaths.items():
+        for uuid in as_tuple(row.get("load_balancer", ())):
+            users[uuid].add(key)
+        for uuid in as_tuple(row.get("load_balancer_group", ())):
+            groups[uuid].add(key)
+    for uuid, keys in groups.items():
+        for group in await databases.nb.select(
+            "Load_Balancer_Group", [("_uuid", "==", uuid_ref(uuid))], ("load_balancer",)
+        ):
+            for balancer in as_tuple(group["load_balancer"]):
+                users[balancer] |= keys
+    found: list[Vip] = []
+    results = await databases.nb.select_many(
+        [("Load_Balancer", [("_uuid", "==", uuid_ref(uuid))], ()) for uuid in sorted(users)]
+    )
+    for row in (row for rows in results for row in rows):
+        for vip, texts in sorted(row["vips"].items()):
+            found.append(await _vip(databases, row, vip, texts, tuple(sorted(users[row["_uuid"]]))))
+    return tuple(found)
+
+
+async def _vip(databases: OvnDatabases, row: Row, vip: str, texts: str, datapaths: tuple[int, ...]) -> Vip:
+    address, port = address_and_port(vip)
+    proto = (next(iter(as_tuple(row["protocol"])), "") or "tcp") if port else ""
+    backends = []
+    for text in filter(None, texts.split(",")):
+        backend, backend_port = address_and_port(text)
+        logical_port = row["ip_port_mappings"].get(backend, "").partition(":")[0]
+        status = await _status(databases, logical_port, backend, backend_port) if logical_port else ""
+        backends.append(Backend(address=backend, port=backend_port, logical_port=logical_port, status=status))
+    return Vip(
+        balancer=row["name"] or row["_uuid"],
+        uuid=row["_uuid"],
+        address=address,
+        proto=proto,
+        port=port,
+        backends=tuple(backends),
+        datapaths=datapaths,
+    )
+
+
+async def _status(databases: OvnDatabases, logical_port: str, address: str, port: int) -> str:
+    """What the service monitor of a backend says; empty where there is none."""
+    rows = await databases.sb.select(
+        "Service_Monitor", [("logical_port", "==", logical_port), ("ip", "==", address), ("port", "==", port)]
+    )
+    return next((status for row in rows for status in as_tuple(row["status"])), "")

@@ -11,12 +11,13 @@ from datetime import UTC, datetime
 import msgspec
 
 from vtrace.errors import CannotWorkError
-from vtrace.lab import daemons, links, logical, namespaces, plan, programs, readiness
+from vtrace.lab import daemons, links, listeners, logical, namespaces, plan, programs, readiness
 from vtrace.lab import state as lab_state
+from vtrace.lab.declared import Topology
 from vtrace.lab.lock import locked
 from vtrace.lab.programs import Patience
 from vtrace.lab.state import LabState
-from vtrace.lab.topology import Topology, read
+from vtrace.lab.topology import read
 
 Progress = Callable[[str], None]
 
@@ -75,10 +76,12 @@ def _build(state: LabState, topology: Topology, lock: int, patience: Patience, p
             switch.result()
         written.result()
         list(pool.map(lambda server: daemons.start_controller(state, server), state.servers))
+        list(pool.map(lambda node: listeners.start_listeners(state, node), listeners.listening_nodes(state)))
     progress("waiting for OVN to bind the VMs' ports")
     readiness.wait_until_configured(state, patience)
+    readiness.wait_until_healthy(state, topology, patience)
     progress("waiting for every VM to reach every other of its VPC")
-    readiness.wait_until_forwarding(state, patience)
+    readiness.wait_until_forwarding(state, topology, patience)
 
 
 def down(name: str) -> bool:

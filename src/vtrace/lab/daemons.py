@@ -112,6 +112,9 @@ def _switch_configuration(state: LabState, server: LabServer) -> list[str]:
         "ovn-remote-probe-interval": str(PROBE_INTERVAL_S * 1000),
         "ovn-openflow-probe-interval": str(PROBE_INTERVAL_S),
     }
+    if server.networks:
+        mappings = (f"{network}:{plan.provider_bridge(network)}" for network in server.networks)
+        external_ids["ovn-bridge-mappings"] = ",".join(mappings)
     argv = ["init", "--", "set", "Open_vSwitch", "."]
     argv += [f'external_ids:{key}="{value}"' for key, value in external_ids.items()]
     argv += ["other_config:n-revalidator-threads=1"]
@@ -123,10 +126,21 @@ def _switch_configuration(state: LabState, server: LabServer) -> list[str]:
         argv += ["--", "set", "Interface", port, f"ofport_request={number}"]
     argv += ["--", "add-br", plan.BRIDGE, "--", "set", "Bridge", plan.BRIDGE]
     argv += ["datapath_type=netdev", "fail_mode=secure"]
-    for vm in state.vms:
-        if vm.server == server.name:
-            argv += ["--", "add-port", plan.BRIDGE, vm.name]
-            argv += ["--", "set", "Interface", vm.name, f'external_ids:iface-id="{vm.name}"']
+    for end in state.ends_on(server.name):
+        argv += ["--", "add-port", plan.BRIDGE, end.name]
+        argv += ["--", "set", "Interface", end.name, f'external_ids:iface-id="{end.name}"']
+    return argv + _provider_configuration(state, server)
+
+
+def _provider_configuration(state: LabState, server: LabServer) -> list[str]:
+    """Arguments that make a bridge for each provider network, with a port for each outside box in it."""
+    argv = []
+    for network in server.networks:
+        bridge = plan.provider_bridge(network)
+        argv += ["--", "add-br", bridge, "--", "set", "Bridge", bridge, "datapath_type=netdev"]
+        for box in state.outsides:
+            if box.network == network:
+                argv += ["--", "add-port", bridge, box.name, *([f"tag={box.vlan}"] if box.vlan else [])]
     return argv
 
 

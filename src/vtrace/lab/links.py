@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from vtrace.lab import namespaces, plan
+from vtrace.lab.declared import Topology, router_address
 from vtrace.lab.programs import run
-from vtrace.lab.state import LabServer, LabState, LabVm, LabWire, namespace
-from vtrace.lab.topology import Topology, router_address
+from vtrace.lab.state import LabOutside, LabServer, LabSpeaker, LabState, LabVm, LabWire, namespace
 
 WIRE_MTU = 1500
 VM_LINK = "eth0"
@@ -29,17 +29,22 @@ def create(state: LabState, topology: Topology, keep_fds: Iterable[int]) -> None
     keep_fds = list(keep_fds)
     run(["ip", "-batch", "-"], text="\n".join(_pairs(state, topology)) + "\n", keep_fds=keep_fds)
     for node in state.nodes:
-        _in_network(state, node.name, _set_sysctls_of_vm if node.role == "vm" else _set_sysctls_of_router)
+        end = node.role in ("vm", "outside", "speaker")
+        _in_network(state, node.name, _set_sysctls_of_vm if end else _set_sysctls_of_router)
     _on(state, "central", _central_lines(state), keep_fds)
     for server in state.servers:
         lines = [f"addr add {server.mgmt_address}/{plan.MGMT_PREFIX_LENGTH} dev mgmt0", "link set dev mgmt0 up"]
         lines += [f"link set dev {wire_port(end)} up" for end in _others(state, server)]
-        lines += [f"link set dev {vm.name} up" for vm in state.vms if vm.server == server.name]
+        lines += [f"link set dev {port} up" for port in ports_of(state, server)]
         _on(state, server.name, ["link set dev lo up", *lines], keep_fds)
     for wire in state.wires:
         _on(state, wire.name, _wire_lines(state, wire), keep_fds)
     for vm in state.vms:
         _on(state, vm.name, _vm_lines(vm, topology), keep_fds)
+    for box in state.outsides:
+        _on(state, box.name, _outside_lines(box, topology), keep_fds)
+    for speaker in state.speakers:
+        _on(state, speaker.name, _own_address_lines(speaker, topology), keep_fds)
     _turn_offload_off(state, keep_fds)
 
 
@@ -55,7 +60,19 @@ def _pairs(state: LabState, topology: Topology) -> list[str]:
             lines.append(pair(wire.name, wire_port(end), end, wire_port(other), f"address {mac} mtu {WIRE_MTU}"))
     for vm in state.vms:
         lines.append(pair(vm.name, VM_LINK, vm.server, vm.name, f"address {vm.mac} mtu {topology.vm_mtu}"))
+    for one in state.speakers:
+        lines.append(pair(one.name, VM_LINK, one.server, one.name, f"address {one.mac} mtu {topology.vm_mtu}"))
+    for box in state.outsides:
+        bridge = f"address {box.mac} mtu {WIRE_MTU} netns {namespace(state.name, box.name)}"
+        lines.append(f"link add name {VM_LINK} {bridge} type bridge mcast_snooping 0")
+        lines += [pair(box.name, wire_port(server), server, box.name) for server in box.servers]
     return lines
+
+
+def ports_of(state: LabState, server: LabServer) -> list[str]:
+    """The ports of a server's bridges that are links to VMs, BGP speakers and outside boxes."""
+    ports = [end.name for end in state.ends_on(server.name)]
+    return ports + [box.name for box in state.outsides if server.name in box.servers]
 
 
 def _others(state: LabState, server: LabServer) -> list[str]:
@@ -89,13 +106,33 @@ def _wire_lines(state: LabState, wire: LabWire) -> list[str]:
     return lines
 
 
-def _vm_lines(vm: LabVm, topology: Topology) -> list[str]:
+def _own_address_lines(end: LabVm | LabSpeaker, topology: Topology) -> list[str]:
     lines = ["link set dev lo up", f"link set dev {VM_LINK} up"]
-    networks = plan.subnets(topology, vm.switch)
-    for text in vm.addresses:
+    networks = plan.subnets(topology, end.switch)
+    for text in end.addresses:
         network = next(network for network in networks if ipaddress.ip_address(text) in network)
         nodad = " nodad" if network.version == 6 else ""
         lines.append(f"addr add {text}/{network.prefixlen} dev {VM_LINK}{nodad}")
+    return lines
+
+
+def _outside_lines(box: LabOutside, topology: Topology) -> list[str]:
+    """A box joins its links to the servers by a bridge, which has its address."""
+    lines = ["link set dev lo up"]
+    lines += [f"link set dev {wire_port(server)} master {VM_LINK} up" for server in box.servers]
+    lines.append(f"link set dev {VM_LINK} up")
+    for text in box.addresses:
+        lines.append(f"addr add {text} dev {VM_LINK}{' nodad' if ':' in text else ''}")
+    lines += [f"addr add {text} dev lo" for text in box.hosts]
+    for route in topology.routes:
+        if route.router == box.name:
+            lines.append(f"route add {route.prefix} via {route.nexthop} dev {VM_LINK}")
+    return lines
+
+
+def _vm_lines(vm: LabVm, topology: Topology) -> list[str]:
+    lines = _own_address_lines(vm, topology)
+    networks = plan.subnets(topology, vm.switch)
     for text in vm.aliases:
         lines.append(f"addr add {text} dev lo")
     if vm.router is not None:
@@ -187,14 +224,19 @@ def _set_sysctls_of_vm() -> None:
 
 def _turn_offload_off(state: LabState, keep_fds: Iterable[int]) -> None:
     """Have every sender fill in its checksums: veth leaves them open, and userspace forwarding does not close them."""
-    for vm in state.vms:
-        _ethtool(state, vm.name, VM_LINK, keep_fds)
-        _ethtool(state, vm.server, vm.name, keep_fds)
+    for server in state.servers:
+        for end in state.ends_on(server.name):
+            _ethtool(state, end.name, VM_LINK, keep_fds)
+            _ethtool(state, server.name, end.name, keep_fds)
+    for box in state.outsides:
+        for name in box.servers:
+            _ethtool(state, box.name, wire_port(name), keep_fds)
+            _ethtool(state, name, box.name, keep_fds)
     for wire in state.wires:
-        for end in wire.ends:
-            other = wire.ends[1] if end == wire.ends[0] else wire.ends[0]
-            _ethtool(state, wire.name, wire_port(end), keep_fds)
-            _ethtool(state, end, wire_port(other), keep_fds)
+        for name in wire.ends:
+            other = wire.ends[1] if name == wire.ends[0] else wire.ends[0]
+            _ethtool(state, wire.name, wire_port(name), keep_fds)
+            _ethtool(state, name, wire_port(other), keep_fds)
 
 
 def _ethtool(state: LabState, node: str, link: str, keep_fds: Iterable[int]) -> None:

@@ -13,8 +13,21 @@ import ipaddress
 import itertools
 
 from vtrace.lab import state as lab_state
-from vtrace.lab.state import LabNode, LabServer, LabState, LabVm, LabWire, Role
-from vtrace.lab.topology import Network, Topology, network_of
+from vtrace.lab.declared import Network, Topology, listener_of, network_of, vip_of
+from vtrace.lab.state import (
+    LabBackend,
+    LabFloating,
+    LabListener,
+    LabNode,
+    LabOutside,
+    LabServer,
+    LabSpeaker,
+    LabState,
+    LabVip,
+    LabVm,
+    LabWire,
+    Role,
+)
 
 BRIDGE = "br-int"
 UNDERLAY_BRIDGE = "br-phy"
@@ -36,6 +49,7 @@ def make_state(name: str, topology: Topology, file_name: str, started: str) -> L
     servers = _servers(name, topology)
     wires = _wires(servers)
     vms = _vms(topology)
+    outsides, speakers = _outsides(topology), _speakers(topology)
     central = lab_state.node_directory(name, "central")
     return LabState(
         name=name,
@@ -48,7 +62,13 @@ def make_state(name: str, topology: Topology, file_name: str, started: str) -> L
         servers=servers,
         wires=wires,
         vms=vms,
-        nodes=_nodes(servers, wires, vms),
+        nodes=_nodes(servers, wires, vms) + _outer_nodes(topology, outsides, speakers),
+        outsides=outsides,
+        speakers=speakers,
+        listeners=_listeners(topology),
+        vips=_vips(topology, vms),
+        floating=_floating(topology, vms),
+        crossings=_crossings(topology),
     )
 
 
@@ -64,6 +84,7 @@ def _servers(name: str, topology: Topology) -> tuple[LabServer, ...]:
             tunnel_address=f"10.250.0.{number}",
             tunnel_mac=f"02:76:70:00:00:{number:02x}",
             mgmt_address=f"10.251.0.{number + 1}",
+            networks=server.networks,
         )
         for number, server in enumerate(topology.servers, 1)
     )
@@ -88,7 +109,7 @@ def _vms(topology: Topology) -> tuple[LabVm, ...]:
             name=vm.name,
             server=vm.server,
             switch=vm.switch,
-            vpc=switches[vm.switch].vpc,
+            vpc=switches[vm.switch].vpc or "",
             router=switches[vm.switch].router,
             mac=f"0a:00:00:00:{number >> 8:02x}:{number & 255:02x}",
             addresses=tuple(str(ipaddress.ip_address(a)) for a in vm.addresses),
@@ -116,6 +137,136 @@ def _nodes(servers: tuple[LabServer, ...], wires: tuple[LabWire, ...], vms: tupl
     return tuple(nodes)
 
 
+def _outsides(topology: Topology) -> tuple[LabOutside, ...]:
+    return tuple(
+        LabOutside(
+            name=box.name,
+            network=box.network,
+            vlan=box.vlan,
+            mac=f"0a:00:04:00:00:{number:02x}",
+            servers=tuple(server.name for server in topology.servers if box.network in server.networks),
+            addresses=tuple(str(ipaddress.ip_interface(text)) for text in box.addresses),
+            hosts=tuple(str(ipaddress.ip_address(text)) for text in box.hosts),
+            vpcs=_vpcs_at(topology, box.network, box.vlan),
+        )
+        for number, box in enumerate(topology.outsides, 1)
+    )
+
+
+def _vpcs_at(topology: Topology, network: str, vlan: int | None) -> tuple[str, ...]:
+    """The VPCs whose routers have a port on a switch of a provider network, and translate nothing."""
+    switches = {switch.name: switch for switch in topology.switches if (switch.network, switch.vlan) == (network, vlan)}
+    routers = {link.router for link in topology.links if link.switch in switches}
+    routers |= {switch.router for switch in switches.values() if switch.router is not None}
+    routers -= {nat.router for nat in topology.nats}
+    return tuple(sorted({router.vpc for router in topology.routers if router.name in routers}))
+
+
+def _speakers(topology: Topology) -> tuple[LabSpeaker, ...]:
+    return tuple(
+        LabSpeaker(
+            name=bgp.name,
+            server=bgp.server,
+            switch=bgp.switch,
+            router=bgp.router,
+            mac=f"0a:00:05:00:00:{number:02x}",
+            addresses=tuple(str(ipaddress.ip_address(text)) for text in bgp.addresses),
+            peer=bgp.peer,
+        )
+        for number, bgp in enumerate(topology.bgps, 1)
+    )
+
+
+def _outer_nodes(
+    topology: Topology, outsides: tuple[LabOutside, ...], speakers: tuple[LabSpeaker, ...]
+) -> tuple[LabNode, ...]:
+    """The nodes of outside boxes (of no region) and of BGP speakers (of their server's)."""
+    regions = {server.name: server.region for server in topology.servers}
+    nodes = [
+        LabNode(
+            name=box.name,
+            role="outside",
+            region=None,
+            addresses=(*(text.partition("/")[0] for text in box.addresses), *box.hosts),
+            connects=box.servers,
+        )
+        for box in outsides
+    ]
+    nodes += [
+        LabNode(
+            name=speaker.name,
+            role="speaker",
+            region=regions[speaker.server],
+            addresses=speaker.addresses,
+            connects=(speaker.server,),
+        )
+        for speaker in speakers
+    ]
+    return tuple(nodes)
+
+
+def _listeners(topology: Topology) -> tuple[LabListener, ...]:
+    declared = [(vm.name, text) for vm in topology.vms for text in vm.listens]
+    declared += [(box.name, text) for box in topology.outsides for text in box.listens]
+    found = [(node, listener_of(text)) for node, text in declared]
+    return tuple(
+        LabListener(node=node, proto="tcp" if one[0] == "tcp" else "udp", port=one[1])
+        for node, one in found
+        if one is not None
+    )
+
+
+def _vips(topology: Topology, vms: tuple[LabVm, ...]) -> tuple[LabVip, ...]:
+    routers = {router.name: router.vpc for router in topology.routers}
+    switches = {switch.name: switch.vpc or "" for switch in topology.switches}
+    by_name = {vm.name: vm for vm in vms}
+    found = []
+    for balancer in topology.load_balancers:
+        vpcs = {routers[name] for name in balancer.routers} | {switches[name] for name in balancer.switches}
+        for vip in filter(None, map(vip_of, balancer.vips)):
+            backends = (LabBackend(vm=b, address=address_in(by_name[b], vip[0].version)) for b in balancer.backends)
+            one = LabVip(
+                balancer=balancer.name,
+                vpcs=tuple(sorted(vpcs)),
+                address=str(vip[0]),
+                port=vip[1],
+                proto=balancer.protocol,
+                backend_port=balancer.port,
+                backends=tuple(backends),
+            )
+            found.append(one)
+    return tuple(found)
+
+
+def address_in(vm: LabVm, version: int) -> str:
+    """The VM's first address of an IP version, or nothing."""
+    return next((text for text in vm.addresses if ipaddress.ip_address(text).version == version), "")
+
+
+def _floating(topology: Topology, vms: tuple[LabVm, ...]) -> tuple[LabFloating, ...]:
+    """Each floating address, and the VM of the router's VPC that has the address behind it."""
+    routers = {router.name: router.vpc for router in topology.routers}
+    found = []
+    for nat in topology.nats:
+        if nat.type == "dnat_and_snat":
+            address = str(ipaddress.ip_address(nat.logical))
+            owners = (v for v in vms if v.vpc == routers[nat.router] and address in v.addresses + v.aliases)
+            external = str(ipaddress.ip_address(nat.external))
+            found += [LabFloating(external=external, vm=vm.name, address=address) for vm in owners]
+    return tuple(found)
+
+
+def _crossings(topology: Topology) -> tuple[tuple[str, str], ...]:
+    vpcs = {router.name: router.vpc for router in topology.routers}
+    transits = {switch.name for switch in topology.switches if switch.transit}
+    pairs = {
+        tuple(sorted((vpcs[one.router], vpcs[other.router])))
+        for one, other in itertools.combinations(topology.links, 2)
+        if one.switch == other.switch and one.switch in transits and vpcs[one.router] != vpcs[other.router]
+    }
+    return tuple(sorted((pair[0], pair[1]) for pair in pairs))
+
+
 def subnets(topology: Topology, switch_name: str) -> tuple[Network, ...]:
     """The networks of a switch of a checked topology."""
     switch = next(switch for switch in topology.switches if switch.name == switch_name)
@@ -126,3 +277,20 @@ def router_mac(topology: Topology, switch_name: str) -> str:
     """The MAC of the router's port on a switch."""
     number = [switch.name for switch in topology.switches].index(switch_name) + 1
     return f"0a:00:01:00:{number >> 8:02x}:{number & 255:02x}"
+
+
+def link_mac(number: int) -> str:
+    """The MAC of the router's port of a topology's n-th link, from 0."""
+    number += 1
+    return f"0a:00:02:00:{number >> 8:02x}:{number & 255:02x}"
+
+
+def floating_mac(number: int) -> str:
+    """The MAC of a topology's n-th translation, from 0, where it is distributed."""
+    number += 1
+    return f"0a:00:03:00:{number >> 8:02x}:{number & 255:02x}"
+
+
+def provider_bridge(network: str) -> str:
+    """The name of a server's bridge to a provider network."""
+    return f"br-{network}"

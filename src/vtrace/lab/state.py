@@ -22,7 +22,7 @@ from vtrace.errors import CannotWorkError, UsageError
 DEFAULT_LAB_NAME = "lab"
 LAB_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,23}")
 
-Role = Literal["central", "hypervisor", "gateway", "wire", "outside", "vm"]
+Role = Literal["central", "hypervisor", "gateway", "wire", "outside", "speaker", "vm"]
 
 
 class _Part(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,6 +36,7 @@ class LabServer(_Part, frozen=True, kw_only=True):
         name: the NODE, equal to the chassis' hostname.
         chassis: the chassis name (system-id).
         rundir: where br-int.mgmt, db.sock and the control sockets of its daemons are.
+        networks: the provider networks it has a bridge to, `br-<network>`.
     """
 
     name: str
@@ -47,6 +48,7 @@ class LabServer(_Part, frozen=True, kw_only=True):
     tunnel_address: str
     tunnel_mac: str
     mgmt_address: str
+    networks: tuple[str, ...] = ()
 
 
 class LabWire(_Part, frozen=True, kw_only=True):
@@ -71,6 +73,75 @@ class LabVm(_Part, frozen=True, kw_only=True):
     aliases: tuple[str, ...] = ()
 
 
+class LabOutside(_Part, frozen=True, kw_only=True):
+    """A box in a provider network.
+
+    Attributes:
+        vlan: its frames' tag in the provider network.
+        mac: of the bridge that joins its links to the servers.
+        servers: those with a bridge to the network; each has a port of the box's name in it.
+        addresses: its own, with prefix length.
+        hosts: those behind it, answered by itself.
+        vpcs: whose routers have a port in the network and translate nothing.
+    """
+
+    name: str
+    network: str
+    vlan: int | None
+    mac: str
+    servers: tuple[str, ...]
+    addresses: tuple[str, ...]
+    hosts: tuple[str, ...]
+    vpcs: tuple[str, ...]
+
+
+class LabSpeaker(_Part, frozen=True, kw_only=True):
+    """A BGP speaker beside a logical router; its name is its Logical_Switch_Port's name."""
+
+    name: str
+    server: str
+    switch: str
+    router: str
+    mac: str
+    addresses: tuple[str, ...]
+    peer: str
+
+
+class LabListener(_Part, frozen=True, kw_only=True):
+    """A program that answers on all addresses of a node as long as the lab is up."""
+
+    node: str
+    proto: Literal["tcp", "udp"]
+    port: int
+
+
+class LabBackend(_Part, frozen=True, kw_only=True):
+    """Where connections to a VIP end."""
+
+    vm: str
+    address: str
+
+
+class LabVip(_Part, frozen=True, kw_only=True):
+    """A VIP of a load balancer; one without a port stands for every port and protocol."""
+
+    balancer: str
+    vpcs: tuple[str, ...]
+    address: str
+    port: int | None
+    proto: Literal["tcp", "udp"]
+    backend_port: int | None
+    backends: tuple[LabBackend, ...]
+
+
+class LabFloating(_Part, frozen=True, kw_only=True):
+    """A floating address of a VM."""
+
+    external: str
+    vm: str
+    address: str
+
+
 class LabNode(_Part, frozen=True, kw_only=True):
     """Anything `lab exec` can enter."""
 
@@ -82,7 +153,11 @@ class LabNode(_Part, frozen=True, kw_only=True):
 
 
 class LabState(_Part, frozen=True, kw_only=True):
-    """One lab."""
+    """One lab.
+
+    Attributes:
+        crossings: pairs of VPCs that a transit switch joins.
+    """
 
     name: str
     phase: Literal["building", "up"]
@@ -95,6 +170,12 @@ class LabState(_Part, frozen=True, kw_only=True):
     wires: tuple[LabWire, ...]
     vms: tuple[LabVm, ...]
     nodes: tuple[LabNode, ...]
+    outsides: tuple[LabOutside, ...] = ()
+    speakers: tuple[LabSpeaker, ...] = ()
+    listeners: tuple[LabListener, ...] = ()
+    vips: tuple[LabVip, ...] = ()
+    floating: tuple[LabFloating, ...] = ()
+    crossings: tuple[tuple[str, str], ...] = ()
 
     def node(self, name: str) -> LabNode:
         """The node of that name.
@@ -119,6 +200,11 @@ class LabState(_Part, frozen=True, kw_only=True):
                 return vm
         known = " ".join(vm.name for vm in self.vms)
         raise UsageError(f"lab {self.name!r} has no VM {name!r}", "", f"its VMs are {known}")
+
+    def ends_on(self, server: str) -> tuple[LabVm | LabSpeaker, ...]:
+        """What hangs on a server's br-int: VMs and BGP speakers."""
+        ends: tuple[LabVm | LabSpeaker, ...] = (*self.vms, *self.speakers)
+        return tuple(end for end in ends if end.server == server)
 
     def wire_between(self, one: str, other: str) -> LabWire:
         """The wire between two servers.

@@ -1,4 +1,4 @@
-"""`lab traffic`: real packets between VMs, sent and answered by programs inside them."""
+"""`lab traffic`: real packets between VMs and outside boxes, sent and answered by programs inside them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import ipaddress
 import json
 import os
 import signal
-import sys
 from pathlib import Path
 from typing import Literal
 
@@ -14,14 +13,16 @@ import msgspec
 
 from vtrace.errors import UsageError
 from vtrace.lab import state as lab_state
+from vtrace.lab.listeners import start_worker
 from vtrace.lab.lock import locked
 from vtrace.lab.namespaces import start_time
-from vtrace.lab.programs import run_on
-from vtrace.lab.state import LabState, LabVm
+from vtrace.lab.parties import End, destination_of, party_of, source_of
+from vtrace.lab.state import LabState
 
-WORKER = Path(__file__).with_name("traffic_worker.py")
 FIRST_DPORT = 20000
 FIRST_SPORT = 30000
+FIRST_SPORT_OF_MANY = 36000
+MAX_FLOWS = 256
 DEFAULT_SECONDS = 3600.0
 DEFAULT_RATE_PPS = 100.0
 DEFAULT_SIZE_BYTES = 64
@@ -35,7 +36,8 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     """What the user asked for.
 
     Attributes:
-        to: a VM, `VM:address`, or an address.
+        source: a VM or outside box, or `NAME:address`.
+        to: the same, or an address.
         rate: messages per second.
         size: bytes of payload in each.
         seconds: the sender and the server end after that.
@@ -76,72 +78,92 @@ class Traffic(msgspec.Struct, frozen=True, kw_only=True):
     rate: float
     size: int
     processes: tuple[Process, ...]
+    flows: int = 1
 
     def text(self) -> str:
         """One line about it."""
         ports = "" if self.proto == "icmp" else f":{self.sport or '*'}"
         dport = "" if self.proto == "icmp" else f":{self.dport}"
+        many = f" ({self.flows} source ports)" if self.flows > 1 else ""
         return (
-            f"{self.id}: {self.proto} {self.source} [{self.source_address}]{ports} to "
+            f"{self.id}: {self.proto} {self.source} [{self.source_address}]{ports}{many} to "
             f"{self.to} [{self.destination_address}]{dport}, {self.rate:g}/s of {self.size} bytes"
         )
 
 
-def start(state: LabState, wish: Wish) -> Traffic:
+def start(state: LabState, wish: Wish, *, flows: int = 1, source_address: str | None = None) -> Traffic:
     """Start a traffic; it is under way when this returns.
+
+    Args:
+        state: of the lab.
+        wish: what is asked for.
+        flows: so many source ports (ICMP: identifiers) are used in turn.
+        source_address: one of the sender's, to send from.
 
     Raises:
         UsageError: there is no such VM or address, or a number is out of range.
         ProgramError: a worker could not start, for example since a port is taken.
     """
-    _check(wish)
-    sender = state.vm(wish.source)
-    receiver, destination = _destination(state, sender, wish)
-    version = ipaddress.ip_address(destination).version
-    source = _address_of(sender, version)
+    _check(wish, flows)
+    name, _, given = wish.source.partition(":")
+    sender = party_of(state, name)
     with locked(state.name):
         _directory(state).mkdir(exist_ok=True)
         identifier = f"t{max((int(t.id[1:]) for t in all_of(state)), default=0) + 1}"
         number = int(identifier[1:]) % 10000
-        sport = wish.sport or (0 if wish.proto == "tcp" else FIRST_SPORT + number)
-        dport = 0 if wish.proto == "icmp" else wish.dport or FIRST_DPORT + number
+        asked = 0 if wish.proto == "icmp" else wish.dport
+        to = destination_of(state, sender, wish.to, version=wish.ip, proto=wish.proto, dport=asked)
+        dport = 0 if wish.proto == "icmp" else to.dport or FIRST_DPORT + number
+        source = source_of(sender, ipaddress.ip_address(to.address).version, given or source_address)
         options: dict[str, object] = {
             "proto": wish.proto,
             "source": source,
-            "destination": destination,
-            "sport": sport,
+            "destination": to.address,
+            "sport": wish.sport or _source_port(wish.proto, number, flows),
             "dport": dport,
+            "flows": flows,
             "rate": wish.rate,
             "size": wish.size,
             "dscp": wish.dscp,
             "seconds": wish.seconds,
             "stats": str(_directory(state) / f"{identifier}.stats"),
         }
-        listens = wish.server and wish.proto != "icmp"
-        server = receiver.name if receiver is not None and listens else None
+        answers = to.ends if wish.server and wish.proto != "icmp" else ()
+        ends = [end if end.port else msgspec.structs.replace(end, port=dport) for end in answers]
         started = Traffic(
             id=identifier,
             source=sender.name,
             to=wish.to,
             proto=wish.proto,
             source_address=source,
-            destination_address=destination,
-            sport=sport,
+            destination_address=to.address,
+            sport=int(str(options["sport"])),
             dport=dport,
             rate=wish.rate,
             size=wish.size,
-            processes=_workers(state, sender.name, server, options),
+            processes=_workers(state, sender.name, ends, options),
+            flows=flows,
         )
         (_directory(state) / f"{identifier}.json").write_bytes(msgspec.json.encode(started))
     return started
 
 
-def _workers(state: LabState, sender: str, server: str | None, options: dict[str, object]) -> tuple[Process, ...]:
-    """Start the one who answers, if any, and then the one who sends; both or none."""
+def _source_port(proto: str, number: int, flows: int) -> int:
+    """The first source port of the n-th traffic; 0 lets the kernel choose."""
+    if proto == "tcp":
+        return 0
+    return FIRST_SPORT + number if flows == 1 else FIRST_SPORT_OF_MANY + number % 100 * MAX_FLOWS
+
+
+def _workers(state: LabState, sender: str, ends: list[End], options: dict[str, object]) -> tuple[Process, ...]:
+    """Start those who answer, unless somebody does already, and then the one who sends; all or none."""
+    listening = {(one.node, one.proto, one.port) for one in state.listeners}
     processes: list[Process] = []
     try:
-        if server is not None:
-            processes.append(_worker(state, server, {**options, "role": "serve"}))
+        for end in ends:
+            if (end.node, options["proto"], end.port) not in listening:
+                listens = [[options["proto"], end.address, end.port]]
+                processes.append(_worker(state, end.node, {**options, "role": "serve", "listens": listens}))
         processes.append(_worker(state, sender, {**options, "role": "send"}))
     except BaseException:
         for process in processes:
@@ -193,13 +215,14 @@ def _directory(state: LabState) -> Path:
     return lab_state.directory(state.name) / "traffic"
 
 
-def _check(wish: Wish) -> None:
+def _check(wish: Wish, flows: int) -> None:
     """Raise UsageError for a number out of range."""
     bounds = [
         ("--rate", wish.rate, 0.01, 100_000),
         ("--size", wish.size, MIN_SIZE_BYTES, MAX_SIZE_BYTES),
         ("--dscp", wish.dscp, 0, 63),
         ("--seconds", wish.seconds, 0.1, 86_400),
+        ("--flows", flows, 1, MAX_FLOWS),
     ]
     ports = (("--sport", wish.sport), ("--dport", wish.dport))
     bounds += [(name, port, 1, 65535) for name, port in ports if port is not None]
@@ -210,49 +233,9 @@ def _check(wish: Wish) -> None:
         raise UsageError("icmp has no ports", "lab traffic")
 
 
-def _destination(state: LabState, sender: LabVm, wish: Wish) -> tuple[LabVm | None, str]:
-    """The VM that answers, if it is one of the sender's VPC, and the address to send to."""
-    name, _, given = wish.to.partition(":")
-    try:
-        text = str(ipaddress.ip_address(wish.to))
-    except ValueError:
-        vm = state.vm(name)
-        if vm.vpc != sender.vpc:
-            what = f"{vm.name} is in VPC {vm.vpc!r}, {sender.name} in {sender.vpc!r}"
-            raise UsageError(what, "--to", "", "give the address if you mean it") from None
-        if not given:
-            return vm, _address_of(vm, wish.ip or _common_version(sender, vm))
-        try:
-            text = str(ipaddress.ip_address(given))
-        except ValueError:
-            raise UsageError(f"{given!r} is not an address", "--to") from None
-        if text not in vm.addresses + vm.aliases:
-            raise UsageError(f"{vm.name} has no address {text}", "--to") from None
-        return vm, text
-    if wish.ip is not None and ipaddress.ip_address(text).version != wish.ip:
-        raise UsageError(f"{text} is not an IPv{wish.ip} address", "--to")
-    owners = [vm for vm in state.vms if vm.vpc == sender.vpc and text in vm.addresses + vm.aliases]
-    return (owners[0] if owners else None), text
-
-
-def _common_version(one: LabVm, other: LabVm) -> int:
-    """The lowest IP version both have."""
-    versions = [{ipaddress.ip_address(a).version for a in vm.addresses} for vm in (one, other)]
-    return min(versions[0] & versions[1], default=4)
-
-
-def _address_of(vm: LabVm, version: int) -> str:
-    for text in vm.addresses:
-        if ipaddress.ip_address(text).version == version:
-            return text
-    raise UsageError(f"{vm.name} has no IPv{version} address")
-
-
 def _worker(state: LabState, node: str, options: dict[str, object]) -> Process:
     """Start a worker on a node; it is ready when this returns."""
-    # -S -E: the worker needs none of our packages, and starts in half the time without them.
-    printed = run_on(state, node, [sys.executable, "-S", "-E", str(WORKER), json.dumps(options)])
-    pid = int(printed)
+    pid = start_worker(state, node, options)
     return Process(pid=pid, started=start_time(pid) or "")
 
 

@@ -232,10 +232,16 @@ class Prober:
         return found
 
     def give_up(self) -> None:
-        """Drop the connections that are not made yet."""
+        """Drop the connections that are not made yet, and the source ports of datagrams.
+
+        A datagram that came too early, before all chassis had the translation, leaves a connection in conntrack
+        that sends all later ones of its source port astray, for as long as they keep coming.
+        """
         for sock in self._attempts:
             sock.close()
         self._attempts.clear()
+        for key in [key for key in self._sockets if key[1] == "udp"]:
+            self._sockets.pop(key).close()
 
     def close(self) -> None:
         """Close all sockets."""

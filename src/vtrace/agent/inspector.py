@@ -13,6 +13,7 @@ from collections.abc import Iterable
 import anyio
 
 from vtrace.collect.link import NothingCachedError, SiteQuestion
+from vtrace.color import registry
 from vtrace.errors import VTraceError
 from vtrace.model.inspection import MeterReading, PortReading, SiteReport
 from vtrace.model.openflow import BridgeLayout, BridgePort, DatapathFlow, Trace
@@ -79,8 +80,13 @@ class Inspector:
         async with self._turn:
             path = unixctl.ctl_path(self._rundir, "ovs-vswitchd")
             flows = await self._chain(path, question)
+            translated = len(flows) > 1 and any(datapath.translates(flow) for flow in flows)
             states = [state for flow in flows if (state := _ct_next(flow))]
-            if question.headers:
+            if question.headers and translated:
+                # A trace does not do what NAT does: each pass is traced from the flow that it really hit.
+                flow = flows[0].key
+                found = ovs_trace.joined([await ovs_trace.trace_datapath(path, DATAPATH, f.key) for f in flows])
+            elif question.headers:
                 # With the guard bits at their last stage none of our entries of table 0 takes the packet.
                 flow = f"{question.entry},{question.headers}"
                 guard = self._layout.guard if self._layout else None
@@ -88,6 +94,9 @@ class Inspector:
                 found = await ovs_trace.trace(path, self._bridge, traced, states)
             else:
                 flow, found = await self._trace_cached(path, question)
+            if not translated and question.headers and ovs_trace.NO_BUCKET in found.errors:
+                # A trace has no hash to choose a load balancer's backend by: only cached flows know.
+                raise NothingCachedError("The datapath caches no flow past the load balancer", path)
             outcome, outputs = self._outcome(found)
             meters, ports = await self._readings()
             report = SiteReport(
@@ -99,7 +108,7 @@ class Inspector:
                 entry=question.entry,
                 flow=flow,
                 flow_id=question.flow_id,
-                ct_next=tuple(states) if question.headers else (),
+                ct_next=tuple(states) if question.headers and not translated else (),
                 uncolored=not question.headers,
                 trace=found,
                 outcome=outcome,
@@ -156,12 +165,13 @@ class Inspector:
         passes: list[DatapathFlow] = []
         wanted: set[int] = {0}
         while len(passes) < _MAX_PASSES:
-            here = [f for f in flows if f.recirc_id in wanted and _covers(f, question.src, question.dst)]
+            here = [f for f in flows if f.recirc_id in wanted]
             if not passes:
-                here = [f for f in here if _is_entry(f, tos)]
+                here = [f for f in here if _is_entry(f, tos) and _covers(f, question.src, question.dst)]
+            here = [f for f in here if any(_covers(f, *ends) for ends in reversed(question.seen))] or here
             if not here:
                 return passes
-            passes.append(max(here, key=lambda f: f.packets))
+            passes.append(max(here, key=lambda f: (question.lost and datapath.ends_in_drop(f), f.packets)))
             wanted = set(datapath.recirculations(passes[-1]))
             if not wanted:
                 return passes
@@ -174,6 +184,7 @@ class Inspector:
         """
         outputs = tuple(dict.fromkeys(_outputs(found)))
         final = found.datapath_actions[-1] if found.datapath_actions else ""
+        final = datapath.without_copies(final, f"0x{registry.COOKIE_MAGIC:x}")
         tunnels = {str(t.ofport) for t in self._facts.tunnels} if self._facts else set()
         gone = [text for text in found.datapath_actions if _goes_out(text)]
         if gone and not found.errors:

@@ -90,7 +90,7 @@ class Asking:
             if now_s - self._asked.get(key, -ASK_EVERY_S) < ASK_EVERY_S or self._too_many(key):
                 continue
             question = (
-                about_packet(packet.records, chassis, pair, self._arming.surveys)
+                about_packet(packet.records, chassis, pair, self._arming.surveys, lost=not packet.complete)
                 if chassis == last.chassis
                 else about_arrival(last, packet.records, pair, self._arming.surveys, self._inventory)
             )

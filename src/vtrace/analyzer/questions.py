@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from msgspec.structs import replace
+
 from vtrace.collect.link import NeighborSeen, SiteQuestion, Survey
 from vtrace.model.inventory import Inventory
 from vtrace.model.openflow import TunnelPort
@@ -53,7 +55,7 @@ def tunnel_entry(tunnel: TunnelPort, datapath: int, in_key: int, out_key: int, s
 
 
 def about_packet(
-    hops: Sequence[LogRecord], chassis: str, pair: Pair, surveys: dict[str, Survey]
+    hops: Sequence[LogRecord], chassis: str, pair: Pair, surveys: dict[str, Survey], *, lost: bool = True
 ) -> SiteQuestion | None:
     """The question about a packet on a chassis where it has records; None where its way in is not among them."""
     start = next(
@@ -72,7 +74,7 @@ def about_packet(
         if tunnel is None or known is None:
             return None
         entry = tunnel_entry(tunnel, start.datapath, known.in_key, known.out_key, start.tunnel_src, start.tunnel_dst)
-    return _question(start, entry, pair, hops, start.in_ofport)
+    return replace(_question(start, entry, pair, hops, start.in_ofport), lost=lost)
 
 
 def about_arrival(
@@ -101,6 +103,8 @@ def _question(record: LogRecord, entry: str, pair: Pair, hops: Sequence[LogRecor
         flow_id=flow_id(first),
         src=record.src,
         dst=record.dst,
+        seen=tuple(dict.fromkeys((r.src, r.dst) for r in hops)),
+        lost=True,
     )
 
 

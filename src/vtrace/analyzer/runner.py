@@ -395,6 +395,7 @@ class TaskRunner:
             packets_asked=self._spec.packets,
             disturbances=tuple(self._disturbances),
             entered=dict(self._entered_packets),
+            for_others=dict(self._follow.for_others),
             reply_asked=Direction.REPLY in self._spec.directions,
         )
 

@@ -57,6 +57,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
         copies_cut: for each chassis, copies that the meter or a full buffer took.
         entered: packets of each pair that our entries at the first hop counted, whether or not a copy came.
         disturbances: when (nanoseconds since the epoch) and on which chassis somebody took our entries off.
+        for_others: packets of each pair that were sent to an address it shares and went on to other endpoints.
         reply_asked: whether the reply direction is colored too, so that it need not be counted.
         packets_asked: N for each pair and direction.
     """
@@ -74,6 +75,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     packets_asked: int = 100
     reply_asked: bool = False
     entered: Mapping[int, int] = {}
+    for_others: Mapping[int, int] = {}
     disturbances: tuple[tuple[str, int], ...] = ()
 
     def pair(self, index: int) -> Pair:

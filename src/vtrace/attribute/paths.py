@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from vtrace.attribute.case import Case
 from vtrace.attribute.endings import Ending
-from vtrace.model.answer import HopAnswer, PathAnswer
+from vtrace.attribute.rewriting import rewrites
+from vtrace.model.answer import HopAnswer, PathAnswer, Rewrite
 from vtrace.model.inventory import Inventory
 from vtrace.model.record import LogRecord, Point
 
@@ -24,7 +25,7 @@ def paths(case: Case, found: Sequence[Ending]) -> tuple[PathAnswer, ...]:
     for (index, path, kind), packets in sorted(counts.items(), key=lambda item: (item[0][0], -item[1], item[0])):
         pair = case.pair(index)
         start, end = pair.task_ends
-        hops = tuple(hop(case.records[number], case.inventory) for number in rows[path]["hops"])
+        hops = tuple(hops_of([case.records[number] for number in rows[path]["hops"]], case.inventory))
         answers.append(
             PathAnswer(
                 packets=packets,
@@ -38,7 +39,29 @@ def paths(case: Case, found: Sequence[Ending]) -> tuple[PathAnswer, ...]:
     return tuple(answers)
 
 
-def hop(record: LogRecord, inventory: Inventory) -> HopAnswer:
+def hops_of(records: Sequence[LogRecord], inventory: Inventory) -> Iterator[HopAnswer]:
+    """The records of one packet as hops; a load balancer that chose a backend on the way is a hop of its own."""
+    before: LogRecord | None = None
+    for record in records:
+        found = rewrites(before, record, inventory) if before is not None else ()
+        balanced = [r for r in found if r.object is not None and r.object.type == "Load_Balancer"]
+        for rewrite in balanced[:1]:
+            yield HopAnswer(
+                server=inventory.server(record.chassis),
+                vfd=rewrite.object.name if rewrite.object else "",
+                vfd_kind="slb",
+                point=Point.LOGICAL_EGRESS.word,
+                in_port="",
+                out_port="",
+                five_tuple=five_tuple(record),
+                ttl=record.ttl,
+                rewritten=tuple(balanced),
+            )
+        yield hop(record, inventory, tuple(r for r in found if r not in balanced))
+        before = record
+
+
+def hop(record: LogRecord, inventory: Inventory, rewritten: tuple[Rewrite, ...] = ()) -> HopAnswer:
     """One record as a hop."""
     datapath = inventory.datapath(record.datapath)
     return HopAnswer(
@@ -50,6 +73,7 @@ def hop(record: LogRecord, inventory: Inventory) -> HopAnswer:
         out_port=_name(inventory, record.datapath, record.out_key),
         five_tuple=five_tuple(record),
         ttl=record.ttl,
+        rewritten=rewritten,
     )
 
 

@@ -42,7 +42,11 @@ def _vif(inventory: Inventory, end: Endpoint) -> Where:
 def _no_traffic(case: Case, pair: Pair) -> Verdict:
     asked = [n for n in case.neighbors if n.pair == pair.index and n.requests and not n.answers]
     start, end = pair.task_ends
-    why = _unresolved(case, pair, asked[0]) if asked else _silent(case, pair)
+    others = case.for_others.get(pair.index, 0)
+    if others:
+        why = _balanced_away(case, pair, others)
+    else:
+        why = _unresolved(case, pair, asked[0]) if asked else _silent(case, pair)
     return Verdict(
         kind="no_traffic",
         direction=pair.direction.word,
@@ -101,6 +105,30 @@ def _kept_from_color(case: Case, pair: Pair) -> Verdict | None:
                 ),
             )
     return None
+
+
+def _balanced_away(case: Case, pair: Pair, others: int) -> Why:
+    """Packets for the shared address came, and all of them were translated to other endpoints."""
+    shared = sorted({alias.address for alias in pair.destination.aliases if alias.shared})
+    for vip in case.inventory.vips:
+        for backend in vip.backends:
+            if backend.address in pair.destination.addresses and backend.status not in ("", "online"):
+                return Why(
+                    code="lb_backend_down",
+                    actor="tenant",
+                    summary=f"the load balancer {vip.balancer} sends nothing to {pair.destination.name}: its health "
+                    f"check says {backend.status}; {others} packets went on to other backends",
+                    object=ObjectRef(type="Load_Balancer", uuid=vip.uuid, name=vip.balancer),
+                    fix=f"in {pair.destination.name}: does something listen on port {backend.port}? "
+                    f"ovn-sbctl find Service_Monitor logical_port={pair.destination.port}",
+                )
+    return Why(
+        code="unknown",
+        actor="unknown",
+        summary=f"{others} packets were sent to {', '.join(shared)}, and all of them went on to other endpoints than "
+        f"{pair.destination.name}",
+        fix="wait for a connection that is given to it, or name the address itself with --to",
+    )
 
 
 def _silent(case: Case, pair: Pair) -> Why:

@@ -96,6 +96,8 @@ class SiteQuestion(msgspec.Struct, frozen=True, kw_only=True):
         color: what colored packets of it carry (None: don't look for their datapath flows).
         flow_id: name of the flow (`model.record.flow_id`), handed back with the report.
         src, dst: addresses that cached flows have to cover; empty for any.
+        seen: all (source, destination) addresses that the packet had here, in their order: NAT changes them.
+        lost: whether the packet did not come out.
     """
 
     pair: int
@@ -107,6 +109,8 @@ class SiteQuestion(msgspec.Struct, frozen=True, kw_only=True):
     flow_id: str = ""
     src: str = ""
     dst: str = ""
+    seen: tuple[tuple[str, str], ...] = ()
+    lost: bool = False
 
 
 class AgentCost(msgspec.Struct, frozen=True, kw_only=True):

@@ -86,8 +86,21 @@ class PairAnswer(msgspec.Struct, frozen=True, kw_only=True):
     verdicts: tuple[int, ...] = ()
 
 
+class Rewrite(msgspec.Struct, frozen=True, kw_only=True):
+    """Addresses that changed at a hop, as "ADDRESS" or "ADDRESS:PORT", and the row that says so.
+
+    `kind`: snat, dnat (a NAT row), load_balancing (a VIP), or unsnat, undnat (what a connection's other direction had
+    changed is put back); unknown where no row that the task knows does it.
+    """
+
+    kind: str
+    before: str
+    after: str
+    object: ObjectRef | None = None
+
+
 class HopAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """One hop of a path."""
+    """One hop of a path; `rewritten` is what it changed of the headers."""
 
     server: str
     vfd: str
@@ -97,6 +110,7 @@ class HopAnswer(msgspec.Struct, frozen=True, kw_only=True):
     out_port: str
     five_tuple: dict[str, Any]
     ttl: int
+    rewritten: tuple[Rewrite, ...] = ()
 
 
 class PathAnswer(msgspec.Struct, frozen=True, kw_only=True):

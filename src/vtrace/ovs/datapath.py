@@ -173,6 +173,19 @@ def ends_in_drop(flow: DatapathFlow) -> bool:
     return not goes_on
 
 
+def translates(flow: DatapathFlow) -> bool:
+    """Whether the flow sends its packets through conntrack's NAT."""
+    return any(
+        name == "ct" and any(word.partition("(")[0] == "nat" for word in split_top(argument))
+        for name, argument in _walk(flow.actions)
+    )
+
+
+def without_copies(actions: str, cookie_prefix: str) -> str:
+    """The actions without the copies that entries with such a cookie make (`0x5654`)."""
+    return ",".join(word for word in split_top(actions) if f"rule_cookie={cookie_prefix}" not in word)
+
+
 def _walk(actions: str) -> Iterator[tuple[str, str]]:
     """(name, argument) of each action in order, within clone(), sample() and check_pkt_len() too.
 

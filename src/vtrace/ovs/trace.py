@@ -24,7 +24,8 @@ from vtrace.ovs.trace_state import Registers, apply_action, apply_detail
 from vtrace.ovs.unixctl import call
 
 # Details that tell of a packet's end, though OVS prints them as mere details.
-_ENDING_DETAILS = ("no live bucket", "output to nonexistent group")
+NO_BUCKET = "no live bucket"
+_ENDING_DETAILS = (NO_BUCKET, "output to nonexistent group")
 
 
 async def trace(path: str, bridge: str, flow: str, ct_next: Sequence[str] = (), *, timeout_s: float = 5) -> Trace:
@@ -42,16 +43,34 @@ async def trace(path: str, bridge: str, flow: str, ct_next: Sequence[str] = (), 
     return await _run(path, (bridge, flow), ct_next, timeout_s)
 
 
-async def trace_datapath(
-    path: str, datapath: str, key: str, ct_next: Sequence[str] = (), *, timeout_s: float = 5
-) -> Trace:
+async def trace_datapath(path: str, datapath: str, key: str, *, timeout_s: float = 5) -> Trace:
     """Traces the packet of a datapath flow's key, from where that flow resumes (`recirc_id`, `ct_state`).
+
+    Only that one pass: what follows a recirculation has a flow, and the true conntrack state, of its own.
 
     Args:
         datapath: for example `netdev@ovs-netdev` (the part before "@" counts).
         key: as `dpctl/dump-flows -m` prints it.
     """
-    return await _run(path, (datapath.partition("@")[0], key), ct_next, timeout_s)
+    text = await call(path, "ofproto/trace", datapath.partition("@")[0], key, timeout_s=timeout_s)
+    return parse_trace(first_pass(text))
+
+
+def first_pass(text: str) -> str:
+    """The text of a trace's first pass."""
+    lines = text.splitlines(keepends=True)
+    starts = [number for number, line in enumerate(lines) if line.startswith("Flow: ")]
+    return "".join(lines[: starts[1]] if len(starts) > 1 else lines)
+
+
+def joined(passes: Sequence[Trace]) -> Trace:
+    """One trace of several that follow one another; errors and final actions are the last one's."""
+    return Trace(
+        steps=tuple(step for one in passes for step in one.steps),
+        datapath_actions=passes[-1].datapath_actions,
+        errors=passes[-1].errors,
+        text="\n".join(one.text for one in passes),
+    )
 
 
 async def _run(path: str, what: tuple[str, str], ct_next: Sequence[str], timeout_s: float) -> Trace:

@@ -14,6 +14,14 @@ _KINDS = {
     "vbrouter": "vBRouter",
     "slb": "SLB",
 }
+_REWRITES = {
+    "load_balancing": "chose",
+    "snat": "SNAT",
+    "dnat": "DNAT",
+    "unsnat": "SNAT undone",
+    "undnat": "DNAT undone",
+    "unknown": "rewritten",
+}
 
 
 def render(answer: Answer, console: Console | None = None) -> None:
@@ -125,4 +133,7 @@ def _hop(hop: HopAnswer) -> str:
     }
     ports = " → ".join(filter(None, (hop.in_port, hop.out_port)))
     kind = _KINDS.get(hop.vfd_kind, hop.vfd_kind)
-    return escape(f"├─ {kind} {hop.vfd}: {words.get(hop.point, hop.point)} ({ports}), TTL {hop.ttl}")
+    changes = "".join(f", {_REWRITES.get(r.kind, r.kind)} {r.before} → {r.after}" for r in hop.rewritten)
+    if hop.vfd_kind == "slb":
+        return escape(f"├─ {kind} {hop.vfd}: {changes.removeprefix(', ')}")
+    return escape(f"├─ {kind} {hop.vfd}: {words.get(hop.point, hop.point)} ({ports}), TTL {hop.ttl}{changes}")

@@ -91,7 +91,9 @@ def test_keys_of_the_lists() -> None:
     assert verdict["why"]["evidence"][0].keys() == words("source text chassis at")
     assert found["pairs"][0].keys() == words("from to direction loss loss_ratio colored verdicts")
     assert found["paths"][0].keys() == words("packets disposition hops") | ADDED_TO_A_PATH
-    assert found["paths"][0]["hops"][0].keys() == words("server vfd vfd_kind point in_port out_port five_tuple ttl rewritten")
+    assert found["paths"][0]["hops"][0].keys() == words(
+        "server vfd vfd_kind point in_port out_port five_tuple ttl rewritten"
+    )
 
 
 def test_what_is_not_known_is_null_and_not_left_out() -> None:

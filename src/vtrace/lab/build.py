@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from vtrace.errors import CannotWorkError
-from vtrace.lab import daemons, links, listeners, logical, namespaces, plan, programs, readiness
+from vtrace.lab import bgp, daemons, links, listeners, logical, namespaces, plan, programs, readiness
 from vtrace.lab import state as lab_state
 from vtrace.lab.declared import Topology
 from vtrace.lab.lock import locked
@@ -39,7 +39,7 @@ def up(name: str, source: str | None, progress: Progress) -> LabState:
     """
     topology, file_name = read(source)
     programs.require_root()
-    programs.require_programs()
+    programs.require_programs(bgp.PACKAGES if topology.bgps else {})
     with Patience(UP_TIMEOUT_S) as patience, locked(name) as lock:
         if lab_state.load(name) is not None:
             raise CannotWorkError(f"lab {name!r} is up already", "", "", f"vtrace lab down --lab {name}")
@@ -79,6 +79,7 @@ def _build(state: LabState, topology: Topology, lock: int, patience: Patience, p
         list(pool.map(lambda node: listeners.start_listeners(state, node), listeners.listening_nodes(state)))
     progress("waiting for OVN to bind the VMs' ports")
     readiness.wait_until_configured(state, patience)
+    bgp.start(state, topology)
     readiness.wait_until_healthy(state, topology, patience)
     progress("waiting for every VM to reach every other of its VPC")
     readiness.wait_until_forwarding(state, topology, patience)

@@ -188,8 +188,6 @@ def _balancer_problems(topology: Topology, balancer: LoadBalancer, key: str) -> 
                 yield f"{key}.backends", f"{name!r} has no IPv{vip[0].version} address"
     if balancer.health_check and balancer.port is None:
         yield f"{key}.health_check", "a VIP without a port can't be checked"
-    if balancer.health_check and not any("." in text and "[" not in text for text in balancer.vips):
-        yield f"{key}.health_check", "OVN 23.03 checks the backends of IPv4 VIPs only"
 
 
 def _bgp_problems(topology: Topology, bgp: Bgp, key: str) -> Problems:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from vtrace.errors import CannotWorkError
-from vtrace.lab import links, plan
+from vtrace.lab import bgp, links, plan
 from vtrace.lab import state as lab_state
 from vtrace.lab.namespaces import start_time
 from vtrace.lab.programs import Patience, ProgramError, run_on, wait_for
@@ -27,7 +27,7 @@ def daemons_of(state: LabState) -> list[tuple[str, str]]:
     """All (node, daemon) of a lab; `<rundir>/<daemon>.pid` holds the process id."""
     found = [("central", daemon) for daemon in CENTRAL_DAEMONS]
     found += [(server.name, daemon) for server in state.servers for daemon in SERVER_DAEMONS]
-    return found
+    return found + bgp.daemons_of(state)
 
 
 def is_alive(state: LabState, node: str, daemon: str) -> bool:

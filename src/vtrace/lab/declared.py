@@ -120,7 +120,7 @@ class LoadBalancer(_Declared, frozen=True, kw_only=True, forbid_unknown_fields=T
         vips: `10.0.0.1:80`, `[fd00::1]:80`, or an address alone.
         backends: VMs; the address is that of the VIP's family.
         port: of the backends; none if and only if the VIPs have none.
-        health_check: OVN looks after the backends of the IPv4 VIPs.
+        health_check: OVN looks after the backends.
     """
 
     name: str
@@ -241,5 +241,5 @@ def router_address(network: Network) -> Address:
 
 
 def health_source(network: Network) -> Address:
-    """The address OVN's health checks come from in a subnet: the last but one, which nobody else may have."""
+    """The address OVN's health checks come from in a subnet: the last but one, which nobody else has."""
     return network[-2]

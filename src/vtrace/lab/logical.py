@@ -109,7 +109,7 @@ def _load_balancer(state: LabState, topology: Topology, balancer: LoadBalancer, 
     for number, vip in enumerate(vip for vip in state.vips if vip.balancer == balancer.name):
         key = _endpoint(vip.address, vip.port)
         vips.append(f'"{key}"="{",".join(_endpoint(b.address, vip.backend_port) for b in vip.backends)}"')
-        if balancer.health_check and ":" not in vip.address:
+        if balancer.health_check:
             checks.append(f"{row}c{number}")
             arguments += ["--", f"--id={checks[-1]}", "create", "Load_Balancer_Health_Check"]
             arguments += [f'vip="{key}"', *HEALTH_OPTIONS]
@@ -117,7 +117,8 @@ def _load_balancer(state: LabState, topology: Topology, balancer: LoadBalancer, 
     arguments += [f"vips={{{' '.join(vips)}}}"]
     arguments += [f"protocol={balancer.protocol}"] if balancer.port is not None else []
     if checks:
-        mappings = " ".join(_health_mapping(state, topology, name) for name in balancer.backends)
+        backends = {b.address: b.vm for vip in state.vips if vip.balancer == balancer.name for b in vip.backends}
+        mappings = " ".join(_health_mapping(state, topology, *one) for one in backends.items())
         arguments += [f"health_check=[{','.join(checks)}]", f"ip_port_mappings={{{mappings}}}"]
     for switch in balancer.switches:
         arguments += ["--", "add", "Logical_Switch", switch, "load_balancer", row]
@@ -132,9 +133,10 @@ def _endpoint(address: str, port: int | None) -> str:
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
-def _health_mapping(state: LabState, topology: Topology, name: str) -> str:
-    """Through which port, and from which address, OVN looks after a backend."""
-    vm = state.vm(name)
-    address = plan.address_in(vm, 4)
-    network = next(n for n in plan.subnets(topology, vm.switch) if ipaddress.ip_address(address) in n)
-    return f'"{address}"="{vm.name}:{health_source(network)}"'
+def _health_mapping(state: LabState, topology: Topology, address: str, name: str) -> str:
+    """Through which port, and from which address, OVN looks after a backend (IPv6 addresses in brackets)."""
+    networks = plan.subnets(topology, state.vm(name).switch)
+    source = health_source(next(network for network in networks if ipaddress.ip_address(address) in network))
+    if source.version == 6:
+        return f'"[{address}]"="{name}:[{source}]"'
+    return f'"{address}"="{name}:{source}"'

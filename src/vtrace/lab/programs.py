@@ -34,7 +34,7 @@ PACKAGES = {
     "ovn-northd": "ovn-central",
     "ovn-controller": "ovn-host",
 }
-"""Every program the lab runs, and the Debian package that has it."""
+"""Every program that every lab runs, and the Debian package that has it."""
 
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 COMMAND_TIMEOUT_S = 30.0
@@ -51,11 +51,16 @@ def require_root() -> None:
         raise CannotWorkError("the lab needs root", "", "it makes network namespaces", "run it with sudo")
 
 
-def require_programs() -> None:
-    """Raise CannotWorkError naming the packages of the programs that are missing."""
-    missing = [name for name in PACKAGES if shutil.which(name, path=search_path()) is None]
+def require_programs(also: Mapping[str, str] | None = None) -> None:
+    """Raise CannotWorkError naming the packages of the programs that are missing.
+
+    Args:
+        also: further programs, and the package of each.
+    """
+    wanted = {**PACKAGES, **(also or {})}
+    missing = [name for name in wanted if shutil.which(name, path=search_path()) is None]
     if missing:
-        packages = " ".join(sorted({PACKAGES[name] for name in missing}))
+        packages = " ".join(sorted({wanted[name] for name in missing}))
         raise CannotWorkError(
             "programs are missing", "", " ".join(missing), f"apt-get install --no-install-recommends {packages}"
         )
@@ -75,6 +80,8 @@ def node_environment(state: LabState, node: str) -> dict[str, str]:
         rundir = str(lab_state.node_directory(state.name, node))
         for variable in ("RUNDIR", "LOGDIR", "DBDIR", "SYSCONFDIR"):
             env[f"OVS_{variable}"] = env[f"OVN_{variable}"] = rundir
+    if role in ("outside", "speaker"):
+        env["BIRD_SOCKET"] = str(lab_state.node_directory(state.name, node) / "bird.ctl")
     if role == "central":
         env["OVN_NB_DB"] = state.nb_remote
         env["OVN_SB_DB"] = state.sb_remote

@@ -98,17 +98,18 @@ def wait_until_healthy(state: LabState, topology: Topology, patience: Patience) 
         CannotWorkError: names the backends that are not online.
     """
     listens: set[tuple[str, ...]] = {(one.node, one.proto, str(one.port)) for one in state.listeners}
+    balancers = {balancer.name for balancer in topology.load_balancers if balancer.health_check}
     checked: set[tuple[str, ...]] = {
-        (name, balancer.protocol, str(balancer.port))
-        for balancer in topology.load_balancers
-        for name in balancer.backends
-        if balancer.health_check
+        (backend.vm, vip.proto, str(vip.backend_port), backend.address)
+        for vip in state.vips
+        for backend in vip.backends
+        if vip.balancer in balancers and (backend.vm, vip.proto, str(vip.backend_port)) in listens
     }
 
     def missing() -> set[tuple[str, ...]]:
-        query = ["--format=csv", "--no-headings", "--columns=logical_port,protocol,port"]
+        query = ["--format=csv", "--no-headings", "--columns=logical_port,protocol,port,ip"]
         text = run_on(state, "central", ["ovn-sbctl", *query, "find", "Service_Monitor", "status=online"])
-        return (checked & listens) - {tuple(line.replace('"', "").split(",")) for line in text.split()}
+        return checked - {tuple(line.replace('"', "").split(",")) for line in text.split()}
 
     wait_for(
         lambda: not missing(),

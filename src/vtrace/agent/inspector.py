@@ -142,13 +142,22 @@ class Inspector:
 
     async def _cached(self, path: str, ofport: int, src: str, dst: str) -> list[DatapathFlow]:
         """The cached flows of what comes in by a port for these addresses."""
-        flows = await datapath.dump_flows(path, in_port=self._datapath_port(ofport))
+        flows = await self._dump(path, ofport)
         return [flow for flow in flows if flow.recirc_id == 0 and _covers(flow, src, dst)]
 
-    def _datapath_port(self, ofport: int) -> str:
-        """What the datapath calls the port; all tunnels of one kind share one port there."""
+    async def _dump(self, path: str, ofport: int) -> list[DatapathFlow]:
+        """The cached flows of what comes in by an OpenFlow port."""
+        found: list[DatapathFlow] = []
+        for name in self._datapath_ports(ofport):
+            found += await datapath.dump_flows(path, in_port=name)
+        return found
+
+    def _datapath_ports(self, ofport: int) -> tuple[str, ...]:
+        """What the datapath calls the port; all tunnels of one kind share one port there, and it knows no patches."""
         port = next((p for p in self._facts.ports if p.ofport == ofport), None) if self._facts else None
-        return _TUNNEL_PORTS.get(port.kind, port.name) if port else ""
+        if port is None:
+            return ("",)
+        return port.behind if port.kind == "patch" else (_TUNNEL_PORTS.get(port.kind, port.name),)
 
     async def _chain(self, path: str, question: SiteQuestion) -> list[DatapathFlow]:
         """The datapath flows that colored packets of the question hit, pass by pass.
@@ -158,7 +167,7 @@ class Inspector:
         if question.color is None:
             return []
         try:
-            flows = await datapath.dump_flows(path, in_port=self._datapath_port(question.in_ofport))
+            flows = await self._dump(path, question.in_ofport)
         except VTraceError:
             return []
         tos = question.color << 2

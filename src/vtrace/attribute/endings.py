@@ -13,11 +13,9 @@ from vtrace.attribute.case import Case
 from vtrace.attribute.causes import CANDIDATE, CONCLUDED, Cause, Place, find_cause, rfc3339, trace_command
 from vtrace.model.answer import Evidence, ObjectRef, Where
 from vtrace.model.inspection import Inspection
-from vtrace.model.inventory import OUTWARD, Inventory, LogicalPort
+from vtrace.model.inventory import FIRST_MULTICAST_KEY, OUTWARD, Inventory, LogicalPort
 from vtrace.model.record import Disposition, LogRecord, Point, flow_id
 
-# Tunnel keys of multicast groups begin here (ovn-sb(5), Multicast_Group).
-FIRST_MULTICAST_KEY = 32768
 # For so long before and after our entries were taken off a chassis a missing record there says nothing.
 DISTURBED_NS = 3_000_000_000
 # Types of ports that lead into another logical datapath (ovn-sb(5), Port_Binding).

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from vtrace.color import guard
 from vtrace.color.entries import copy_action, ip_match, tunnel_match
 from vtrace.color.registry import PRIORITY_MATCH, Role, Stage, cookie
-from vtrace.model.inventory import LogicalDatapath, LogicalPort
+from vtrace.model.inventory import FIRST_MULTICAST_KEY, LogicalDatapath, LogicalPort
 from vtrace.model.openflow import Cookie, FlowEntry, TableId, TunnelPort
 from vtrace.model.plan import Claim, ColorUse, Hook, PlannedEntry, Scope, TimeLimits
 from vtrace.model.record import Point
@@ -73,6 +73,8 @@ class _Planner:
                 for port in self._scope.ports:
                     if port.datapath == datapath.key:
                         match.extend(self._known_port(port, ip))
+                if any(p.datapath == datapath.key and p.type == "localnet" for p in self._scope.ports):
+                    match.append(self._group(datapath, ip))
                 match.extend(self._ingress(tunnel, datapath, ip) for tunnel in self._scope.tunnels)
         found = (*restore, *match)
         return tuple(sorted(found, key=lambda planned: not planned.hook.restores))
@@ -129,6 +131,23 @@ class _Planner:
                     self._second_look(Stage.LOG_TO_PHYSICAL, layout.log_to_physical, self._copy),
                     Hook(role=Role.MATCH, point=Point.LOGICAL_EGRESS, datapath=port.datapath),
                 )
+
+    def _group(self, datapath: LogicalDatapath, ip: str) -> PlannedEntry:
+        """A multicast group of a switch with a physical network: what is flooded, or for an address unknown here.
+
+        OVN sends such a switch's groups by no tunnel (controller/physical.c, consider_mc_group), so that each member
+        is a port of this chassis, and its own entry takes the color off.
+        """
+        layout = self._scope.layout
+        groups = f"reg15=0x{FIRST_MULTICAST_KEY:x}/0x{FIRST_MULTICAST_KEY:x}"
+        return self._entry(
+            Role.MATCH,
+            layout.remote_output,
+            f"{ip},metadata=0x{datapath.key:x},{groups},nw_tos={self._use.color << 2},"
+            f"{guard.match_before_remote_output(layout.guard)}",
+            self._second_look(Stage.REMOTE_OUTPUT, layout.remote_output),
+            Hook(role=Role.MATCH, point=Point.REMOTE_OUTPUT, datapath=datapath.key),
+        )
 
     def _ingress(self, tunnel: TunnelPort, datapath: LogicalDatapath, ip: str) -> PlannedEntry:
         """What comes in by a tunnel for the datapath."""

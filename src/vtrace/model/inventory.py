@@ -8,6 +8,8 @@ from vtrace.model.task import Endpoint
 
 # Types of ports that lead to a physical network (ovn-sb(5), Port_Binding).
 OUTWARD = ("localnet", "l2gateway")
+# Tunnel keys of multicast groups begin here (ovn-sb(5), Multicast_Group).
+FIRST_MULTICAST_KEY = 0x8000
 
 
 class LogicalDatapath(msgspec.Struct, frozen=True, kw_only=True):

@@ -89,11 +89,15 @@ class TunnelPort(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BridgePort(msgspec.Struct, frozen=True, kw_only=True):
-    """An interface of the bridge. `iface_id` is `external_ids:iface-id`, empty if it has none."""
+    """An interface of the bridge. `iface_id` is `external_ids:iface-id`, empty if it has none.
+
+    `behind` names the ports of the bridge at the other side of a patch: the datapath knows those, not the patch.
+    """
 
     name: str
     ofport: OfPort
     kind: str = ""
+    behind: tuple[str, ...] = ()
     iface_id: str = ""
     admin_up: bool = True
     link_up: bool = True

@@ -55,8 +55,7 @@ async def read_bridge(rundir: str, bridge: str = "br-int", *, timeout_s: float =
     """
     path = os.path.join(rundir, "db.sock")
     operations = [
-        {"op": "select", "table": table, "where": [["name", "==", bridge]] if table == "Bridge" else [], "columns": c}
-        for table, c in _COLUMNS.items()
+        {"op": "select", "table": table, "where": [], "columns": columns} for table, columns in _COLUMNS.items()
     ]
     reply = await transact(path, "transact", ["Open_vSwitch", *operations], daemon="ovsdb-server", timeout_s=timeout_s)
     if reply.error is not None:
@@ -64,8 +63,10 @@ async def read_bridge(rundir: str, bridge: str = "br-int", *, timeout_s: float =
     try:
         tables = [[_row(row) for row in result["rows"]] for result in reply.result]
         root, bridges, ports, interfaces = tables
-        if bridges:
-            return _facts(root[0], bridges[0], ports, interfaces)
+        named = next((row for row in bridges if row["name"] == bridge), None)
+        if named is not None:
+            behind = _behind_patches(bridges, ports, interfaces)
+            return _facts(root[0], named, ports, interfaces, behind)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise ProtocolError("can't read what ovsdb-server answered", where=path, why=repr(error)) from error
     raise CannotWorkError(
@@ -76,7 +77,11 @@ async def read_bridge(rundir: str, bridge: str = "br-int", *, timeout_s: float =
 
 
 def _facts(
-    root: dict[str, Any], bridge: dict[str, Any], ports: list[dict[str, Any]], interfaces: list[dict[str, Any]]
+    root: dict[str, Any],
+    bridge: dict[str, Any],
+    ports: list[dict[str, Any]],
+    interfaces: list[dict[str, Any]],
+    behind: dict[str, tuple[str, ...]],
 ) -> BridgeFacts:
     ids = root["external_ids"]
     system_id = ids.get("system-id", "")
@@ -93,7 +98,7 @@ def _facts(
         encap_ips=_listed(ids, "ovn-encap-ip", system_id),
         encap_types=_listed(ids, "ovn-encap-type", system_id),
         protocols=bridge["protocols"],
-        ports=tuple(_port(interface) for _, interface in pairs),
+        ports=tuple(_port(interface, behind) for _, interface in pairs),
         tunnels=tuple(_tunnel(port, interface) for port, interface in pairs if interface["type"] in TUNNEL_KINDS),
     )
 
@@ -104,11 +109,27 @@ def _listed(ids: dict[str, str], key: str, system_id: str) -> tuple[str, ...]:
     return tuple(word.strip() for word in text.split(",") if word.strip())
 
 
-def _port(row: dict[str, Any]) -> BridgePort:
+def _behind_patches(
+    bridges: list[dict[str, Any]], ports: list[dict[str, Any]], interfaces: list[dict[str, Any]]
+) -> dict[str, tuple[str, ...]]:
+    """For each patch interface the names of the other interfaces of the bridge it leads to."""
+    by_uuid = {row["_uuid"]: row for row in interfaces}
+    of_port = {port["_uuid"]: [by_uuid[one] for one in port["interfaces"]] for port in ports}
+    members = [[row for port in bridge["ports"] for row in of_port[port]] for bridge in bridges]
+    home = {row["name"]: rows for rows in members for row in rows}
+    return {
+        row["name"]: tuple(r["name"] for r in home.get(row["options"].get("peer", ""), ()) if r["type"] != "patch")
+        for row in interfaces
+        if row["type"] == "patch"
+    }
+
+
+def _port(row: dict[str, Any], behind: dict[str, tuple[str, ...]]) -> BridgePort:
     return BridgePort(
         name=row["name"],
         ofport=_ofport(row),
         kind=row["type"],
+        behind=behind.get(row["name"], ()),
         iface_id=row["external_ids"].get("iface-id", ""),
         admin_up=_one(row["admin_state"]) == "up",
         link_up=_one(row["link_state"]) == "up",

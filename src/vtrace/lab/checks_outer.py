@@ -10,9 +10,11 @@ from vtrace.lab.declared import (
     Nat,
     Topology,
     address_of,
+    health_source,
     interface_of,
     listener_of,
     network_of,
+    router_address,
     vip_of,
 )
 
@@ -35,6 +37,40 @@ def outer_problems(topology: Topology) -> Problems:
     for bgp in topology.bgps:
         yield from _bgp_problems(topology, bgp, f"bgp {bgp.name!r}")
     yield from _reach_problems(topology)
+    yield from _clashes(topology)
+
+
+def _clashes(topology: Topology) -> Problems:
+    """Addresses that two things of one switch claim."""
+    claims: dict[tuple[str, str], str] = {}
+    checked = {name for balancer in topology.load_balancers if balancer.health_check for name in balancer.backends}
+    watched = {vm.switch for vm in topology.vms if vm.name in checked}
+    for switch in topology.switches:
+        networks = [network for network in map(network_of, switch.subnets) if network is not None]
+        if switch.router is not None:
+            claims |= {(switch.name, str(router_address(network))): f"router {switch.router!r}" for network in networks}
+        if switch.name in watched:
+            claims |= {(switch.name, str(health_source(network))): "health checks" for network in networks}
+    for switch_name, key, texts in _claimants(topology):
+        for text in texts:
+            place = (switch_name, str(address_of(text)))
+            if claims.setdefault(place, key) != key:
+                yield f"{key}.addresses", f"{text} is taken on {switch_name!r} by {claims[place]}"
+
+
+def _claimants(topology: Topology) -> Iterator[tuple[str, str, tuple[str, ...]]]:
+    """(switch, key, addresses) of what is declared to have addresses on a switch."""
+    for vm in topology.vms:
+        yield vm.switch, f"vm {vm.name!r}", vm.addresses
+    for number, link in enumerate(topology.links, 1):
+        yield link.switch, f"link {number}", link.addresses
+    for bgp in topology.bgps:
+        yield bgp.switch, f"bgp {bgp.name!r}", bgp.addresses
+    for box in topology.outsides:
+        for switch in topology.switches:
+            if (switch.network, switch.vlan) == (box.network, box.vlan):
+                own = tuple(text.partition("/")[0] for text in box.addresses)
+                yield switch.name, f"outside {box.name!r}", own
 
 
 def _networks(topology: Topology) -> set[str]:
@@ -89,11 +125,10 @@ def _router_problems(topology: Topology) -> Problems:
 
 
 def _link_problems(topology: Topology) -> Problems:
-    servers = {server.name for server in topology.servers}
+    servers = {server.name: server for server in topology.servers}
     routers = {router.name: router for router in topology.routers}
     switches = {switch.name: switch for switch in topology.switches}
     joined = {(switch.router, switch.name) for switch in topology.switches}
-    taken: set[tuple[str, str]] = set()
     for number, link in enumerate(topology.links, 1):
         key = f"link {number}"
         if link.router not in routers:
@@ -114,12 +149,12 @@ def _link_problems(topology: Topology) -> Problems:
             networks = [network_of(subnet) for subnet in switches[link.switch].subnets]
             if address is None or not any(n is not None and address in n for n in networks):
                 yield f"{key}.addresses", f"{text!r} is in none of the subnets of {link.switch!r}"
-            if (link.switch, str(address)) in taken:
-                yield f"{key}.addresses", f"{text} is taken on {link.switch!r}"
-            taken.add((link.switch, str(address)))
+        network = switches[link.switch].network
         for chassis in link.gateways:
             if chassis not in servers:
                 yield f"{key}.gateways", f"there is no server {chassis!r}"
+            elif network is not None and network not in servers[chassis].networks:
+                yield f"{key}.gateways", f"{chassis!r} has no network {network!r}"
         if link.gateways and routers[link.router].chassis is not None:
             yield f"{key}.gateways", f"{link.router!r} is a gateway router and has a chassis already"
 
@@ -131,6 +166,8 @@ def _nat_problems(topology: Topology, nat: Nat, key: str) -> Problems:
     if nat.router not in vpcs:
         yield f"{key}.router", f"there is no router {nat.router!r}"
         return
+    if nat.router not in _central_routers(topology):
+        yield f"{key}.router", f"{nat.router!r} has neither a chassis nor a link with gateways: OVN would not translate"
     if external is None:
         yield f"{key}.external", f"{nat.external!r} is not an address"
         return
@@ -149,6 +186,18 @@ def _nat_problems(topology: Topology, nat: Nat, key: str) -> Problems:
     vm = next((vm for vm in topology.vms if vm.name == nat.vm), None)
     if vm is None or switches.get(vm.switch) != vpcs[nat.router]:
         yield f"{key}.vm", f"there is no VM {nat.vm!r} in the VPC of {nat.router!r}"
+        return
+    networks = {switch.name: switch.network for switch in topology.switches}
+    outer = {networks.get(link.switch) for link in topology.links if link.router == nat.router and link.gateways}
+    if not outer & {network for server in topology.servers if server.name == vm.server for network in server.networks}:
+        yield f"{key}.vm", f"its server {vm.server!r} has no bridge to a network of {nat.router!r}"
+
+
+def _central_routers(topology: Topology) -> set[str]:
+    """The routers that have a place to translate and balance at: gateway routers, and those with gateway ports."""
+    return {router.name for router in topology.routers if router.chassis is not None} | {
+        link.router for link in topology.links if link.gateways
+    }
 
 
 def _balancer_name_problems(topology: Topology) -> Problems:
@@ -170,6 +219,9 @@ def _balancer_problems(topology: Topology, balancer: LoadBalancer, key: str) -> 
         for name in given:
             if name not in known:
                 yield f"{key}.{kind}{'es' if kind == 'switch' else 's'}", f"there is no {kind} {name!r}"
+    for name in balancer.routers:
+        if name not in _central_routers(topology):
+            yield f"{key}.routers", f"{name!r} has neither a chassis nor a link with gateways: OVN would not balance"
     if not balancer.vips or not balancer.backends:
         yield f"{key}.{'backends' if balancer.vips else 'vips'}", "at least one is needed"
     if balancer.port is not None and not 1 <= balancer.port <= 65535:
@@ -192,19 +244,23 @@ def _balancer_problems(topology: Topology, balancer: LoadBalancer, key: str) -> 
 
 def _bgp_problems(topology: Topology, bgp: Bgp, key: str) -> Problems:
     switches = {switch.name: switch for switch in topology.switches}
-    if not any(box.name == bgp.peer for box in topology.outsides):
+    box = next((box for box in topology.outsides if box.name == bgp.peer), None)
+    if box is None:
         yield f"{key}.peer", f"there is no outside box {bgp.peer!r}"
     if bgp.server not in {server.name for server in topology.servers}:
         yield f"{key}.server", f"there is no server {bgp.server!r}"
     if bgp.switch not in switches:
         yield f"{key}.switch", f"there is no switch {bgp.switch!r}"
         return
+    switch = switches[bgp.switch]
+    if box is not None and (switch.network, switch.vlan) != (box.network, box.vlan):
+        yield f"{key}.switch", f"{bgp.peer!r} is not in its network"
     link = next((one for one in topology.links if (one.router, one.switch) == (bgp.router, bgp.switch)), None)
     if link is None:
         yield f"{key}.router", f"no link joins {bgp.router!r} and {bgp.switch!r}"
     if not bgp.addresses:
         yield f"{key}.addresses", "at least one is needed"
-    networks = [network_of(subnet) for subnet in switches[bgp.switch].subnets]
+    networks = [network_of(subnet) for subnet in switch.subnets]
     for text in bgp.addresses:
         address = address_of(text)
         if address is None or not any(n is not None and address in n for n in networks):

@@ -84,7 +84,8 @@ class Traffic(msgspec.Struct, frozen=True, kw_only=True):
         """One line about it."""
         ports = "" if self.proto == "icmp" else f":{self.sport or '*'}"
         dport = "" if self.proto == "icmp" else f":{self.dport}"
-        many = f" ({self.flows} source ports)" if self.flows > 1 else ""
+        what = "identifiers" if self.proto == "icmp" else "source ports"
+        many = f" ({self.flows} {what})" if self.flows > 1 else ""
         return (
             f"{self.id}: {self.proto} {self.source} [{self.source_address}]{ports}{many} to "
             f"{self.to} [{self.destination_address}]{dport}, {self.rate:g}/s of {self.size} bytes"

@@ -80,33 +80,39 @@ class LearnedMac(msgspec.Struct, frozen=True, kw_only=True):
     age_s: int = 0
 
 
+class RegisterField(msgspec.Struct, frozen=True, kw_only=True):
+    """Some bits of a register, as `NXM_NX_REG0[0..15]` names them."""
+
+    register: int
+    lsb: int
+    width: int
+
+
 class MirroredEntry(msgspec.Struct, frozen=True, kw_only=True):
     """An entry of an output table, and what it may do with a packet.
 
     Attributes:
         rank: its place among the table's priorities, from 1: higher wins, equal are equal.
-        match: as the bridge reports it.
+        terms: the words of its match, as the bridge reports them.
         ports: port numbers it outputs to, known beforehand.
-        field: the register bits that hold the port, for `output:NXM_NX_REG0[0..15]`; else empty.
+        field: the register bits that hold the port, for `output:NXM_NX_REG0[0..15]`.
         normal: it leaves the decision to Open vSwitch's own MAC learning.
+        leaves: it outputs to some port, known beforehand or not.
         unsure: why the color has to go whatever the port is; empty where it may stay.
         once: it passes the packet to conntrack, and it comes back to this table: the color may stay the first time.
         text: table, priority, match and actions, for people.
     """
 
     rank: int
-    match: str
+    terms: tuple[str, ...]
     ports: tuple[int, ...] = ()
-    field: str = ""
+    field: RegisterField | None = None
     normal: bool = False
+    leaves: bool = False
     unsure: str = ""
     once: bool = False
     cookie: Cookie
     text: str
-
-    @property
-    def outputs(self) -> bool:
-        return bool(self.ports or self.field or self.normal)
 
 
 class OutputTable(msgspec.Struct, frozen=True, kw_only=True):

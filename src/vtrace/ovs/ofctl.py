@@ -94,6 +94,10 @@ class OfCtl:
                 ids.append(number(word.removeprefix("group_id=")))
         return tuple(ids)
 
+    async def group_actions(self) -> dict[int, tuple[str, ...]]:
+        """Of each group of the bridge the action lists of its buckets."""
+        return parse_groups((await self._run("--no-names", "dump-groups")).stdout)
+
     async def max_meter(self) -> int:
         """The number of meters the bridge can hold (meter features); 0 if it has none."""
         done = await self._run("meter-features")
@@ -159,6 +163,17 @@ def _selection(table: int | None, cookie: tuple[int, int] | None, match: str) ->
     if match:
         words.append(match)
     return ",".join(words)
+
+
+def parse_groups(text: str) -> dict[int, tuple[str, ...]]:
+    """`dump-groups`: group id to the action lists of its buckets."""
+    groups: dict[int, tuple[str, ...]] = {}
+    for line in text.splitlines():
+        head, *buckets = line.strip().split("bucket=")
+        if head.startswith("group_id="):
+            group = number(head.removeprefix("group_id=").partition(",")[0])
+            groups[group] = tuple(bucket.partition("actions=")[2].rstrip(",") for bucket in buckets)
+    return groups
 
 
 def parse_table_counts(text: str) -> dict[int, int]:

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
 
@@ -111,36 +111,41 @@ def assert_nothing_left(lab: str) -> None:
             assert f"/lab/{lab}/".encode() not in command, command
 
 
-@pytest.fixture(scope="module")
-def lab() -> Iterator[str]:
-    """A lab of the default topology."""
+@contextmanager
+def standing(*topology: str) -> Iterator[str]:
+    """A lab of that topology, by its file or name; the default if not given."""
     if os.geteuid() != 0:
         pytest.skip("the lab needs root")
     name = f"t{secrets.token_hex(3)}"
     began = time.monotonic()
-    vtrace(name, "up")
+    vtrace(name, "up", *topology)
     assert time.monotonic() - began < UP_LIMIT_S
-    yield name
-    vtrace(name, "down")
+    try:
+        yield name
+    finally:
+        vtrace(name, "down")
     assert_nothing_left(name)
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[str]:
+    """A lab of the default topology."""
+    with standing() as name:
+        yield name
+
+
+def start_traffic(lab: str, *args: str) -> Callable[[], dict[str, int]]:
+    """Start a traffic; what it returns reads its counts."""
+    identifier = vtrace(lab, "traffic start", *args).strip()
+    state = lab_state.require(lab)
+    (one,) = [one for one in lab_traffic.all_of(state) if one.id == identifier]
+    return lambda: {**lab_traffic.counts(state, one), "running": lab_traffic.is_running(one)}
 
 
 @pytest.fixture
 def traffic(lab: str) -> Iterator[Callable[..., Callable[[], dict[str, int]]]]:
     """Starts a traffic; what it returns reads its counts."""
-
-    def start(*args: str) -> Callable[[], dict[str, int]]:
-        identifier = vtrace(lab, "traffic start", *args).strip()
-
-        state = lab_state.require(lab)
-        (one,) = [one for one in lab_traffic.all_of(state) if one.id == identifier]
-
-        def counts() -> dict[str, int]:
-            return {**lab_traffic.counts(state, one), "running": lab_traffic.is_running(one)}
-
-        return counts
-
-    yield start
+    yield lambda *args: start_traffic(lab, *args)
     vtrace(lab, "heal")
     vtrace(lab, "traffic stop")
 

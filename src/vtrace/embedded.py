@@ -13,6 +13,7 @@ import msgspec
 import msgspec.structs
 
 from vtrace.agent.chassis import ChassisAgent, rundir_or_fail
+from vtrace.agent.plain import PlainAgent
 from vtrace.analyzer.arming import TIME_STEP_S
 from vtrace.analyzer.runner import Outcome, Progress, TaskRunner
 from vtrace.attribute.causes import rfc3339
@@ -21,6 +22,7 @@ from vtrace.errors import CannotWorkError, UsageError, VTraceError
 from vtrace.lab import state as lab_state
 from vtrace.model.answer import Answer, Cost, TaskAnswer
 from vtrace.model.inventory import Inventory
+from vtrace.model.plain import PlainCloud
 from vtrace.model.task import Endpoint, Pair, TaskSpec
 from vtrace.ovn.databases import OvnDatabases
 from vtrace.ovn.dscp import dscp_users, inheriting_tunnels
@@ -29,6 +31,10 @@ from vtrace.ovn.objects import ObjectResolver
 from vtrace.ovn.ovsdb import Database
 from vtrace.ovn.topology import InventoryReader
 from vtrace.ovs.bridge import read_bridge
+from vtrace.plain import inventory_file
+from vtrace.plain.objects import PlainObjects
+from vtrace.plain.topology import read_topology
+from vtrace.plain.topology import resolve as resolve_plain
 from vtrace.task import admission
 
 DEFAULT_LAB = "lab"
@@ -53,6 +59,25 @@ class Cloud(msgspec.Struct, frozen=True, kw_only=True):
     nb: str
     sb: str
     servers: tuple[Server, ...]
+    plain: PlainCloud | None = None
+
+
+def plain_cloud(path: str) -> Cloud:
+    """The cloud that an inventory file lists: bridges without OVN.
+
+    Raises:
+        UsageError: the file is not right.
+        CannotWorkError: no root.
+    """
+    _require_root()
+    return Cloud(nb="", sb="", servers=(), plain=inventory_file.read(path))
+
+
+def _require_root() -> None:
+    if os.geteuid() != 0:
+        raise CannotWorkError(
+            "VTrace needs root", "", "the bridges' sockets belong to root", "Run it with sudo, or as root"
+        )
 
 
 def find_cloud(*, lab: str | None, nb: str | None, sb: str | None, rundir: str | None, bridge: str) -> Cloud:
@@ -61,10 +86,7 @@ def find_cloud(*, lab: str | None, nb: str | None, sb: str | None, rundir: str |
     Raises:
         CannotWorkError: no root, the lab is not up, or nothing is configured.
     """
-    if os.geteuid() != 0:
-        raise CannotWorkError(
-            "VTrace needs root", "", "the bridges' sockets belong to root", "Run it with sudo, or as root"
-        )
+    _require_root()
     if lab and (rundir or bridge != DEFAULT_BRIDGE):
         raise UsageError("--lab and --rundir or --bridge contradict each other", "--lab", "a lab has its own bridges")
     nb, sb = nb or os.environ.get("OVN_NB_DB"), sb or os.environ.get("OVN_SB_DB")
@@ -98,6 +120,8 @@ async def diagnose(spec: TaskSpec, cloud: Cloud, progress: Progress) -> Answer:
     started_ns = time.time_ns()
     spec = msgspec.structs.replace(spec, task_id=secrets.token_hex(8))
     admission.check(spec)
+    if cloud.plain is not None:
+        return await _diagnose_plain(spec, cloud.plain, progress, started_ns)
     databases = OvnDatabases(Database(cloud.nb, "OVN_Northbound"), Database(cloud.sb, "OVN_Southbound"))
     async with AsyncExitStack() as stack:
         stack.callback(databases.close)
@@ -123,6 +147,34 @@ async def diagnose(spec: TaskSpec, cloud: Cloud, progress: Progress) -> Answer:
     for server_name in missing:
         outcome.notes.append(f"{server_name}: the traffic can reach it, and no agent covers it")
     return _answer(spec, pairs, found, outcome, started_ns, left)
+
+
+async def _diagnose_plain(spec: TaskSpec, cloud: PlainCloud, progress: Progress, started_ns: int) -> Answer:
+    """`diagnose` on bridges without OVN."""
+    ends = [
+        [e for text in texts for e in resolve_plain(cloud, text, spec.traffic.ip_version)]
+        for texts in (spec.sources, spec.destinations)
+    ]
+    pairs = admission.make_pairs(spec, ends[0], ends[1])
+    topology = await read_topology(cloud, [(p.source, p.destination) for p in pairs])
+    inventory = topology.inventory
+    secret, hold_s = secrets.token_bytes(32), int(spec.timeout_s) + 4 * TIME_STEP_S
+    async with AsyncExitStack() as stack:
+        agents: dict[str, PlainAgent] = {}
+        conflicts: list[str] = []
+        for bridge in topology.bridges:
+            agent = await stack.enter_async_context(PlainAgent.at(bridge, secret, spec.task_id, hold_s))
+            agents[bridge.chassis] = agent
+            conflicts += [*await agent.dscp_users(), *inheriting_tunnels(bridge.links)]
+        for pair in pairs:
+            _require_first_hop(pair, inventory, agents)
+        admission.refuse_dscp_conflict(conflicts, allowed=spec.allow_dscp_conflict)
+        runner = TaskRunner(spec, pairs, agents, inventory, PlainObjects(inventory), progress)
+        case = await runner.run()
+        found = attribute(case)
+        left = await _close(agents, runner.outcome.notes)
+    runner.outcome.notes += runner.bridge_notes()
+    return _answer(spec, pairs, found, runner.outcome, started_ns, left)
 
 
 async def _close(agents: Mapping[str, ChassisAgent], notes: list[str]) -> int:

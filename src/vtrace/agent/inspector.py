@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import anyio
 
@@ -45,6 +45,8 @@ class Inspector:
         self._turn = anyio.Lock()
         self._read: tuple[tuple[MeterReading, ...], tuple[PortReading, ...]] | None = None
         self._read_s = 0.0
+        # The logical ports of interfaces, where these do not say it themselves.
+        self.named: Mapping[str, str] = {}
 
     async def begin(self, facts: BridgeFacts, layout: BridgeLayout) -> None:
         """Notes the counters at the beginning of a task, so that inspections tell what was dropped since."""
@@ -222,7 +224,7 @@ class Inspector:
 
     async def _port_readings(self) -> tuple[PortReading, ...]:
         facts = await ovs_bridge.read_bridge(self._rundir, self._bridge)
-        return tuple(self._reading(port) for port in facts.ports if port.iface_id)
+        return tuple(self._reading(port) for port in facts.ports if port.iface_id or port.name in self.named)
 
     def _reading(self, port: BridgePort) -> PortReading:
         before = self._ports_before.get(port.name)
@@ -232,7 +234,7 @@ class Inspector:
 
         return PortReading(
             name=port.name,
-            iface_id=port.iface_id,
+            iface_id=port.iface_id or self.named.get(port.name, ""),
             ofport=port.ofport,
             kind=port.kind,
             admin_up=port.admin_up,

@@ -10,24 +10,21 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import anyio
+from msgspec.structs import replace
 
+from vtrace.analyzer.planning import follow_entries, request_entries, watch_entries, watched_vifs
 from vtrace.collect.link import AgentLink, Survey
-from vtrace.color.entries import (
-    coloring_entries,
-    doubt_entries,
-    neighbor_entries,
-    probe_entries,
-    reply_count_entries,
-)
+from vtrace.color.entries import coloring_entries, probe_entries, reply_count_entries
 from vtrace.color.registry import POOL_2, Role
 from vtrace.errors import CannotWorkError, RefusedError, VTraceError, first_leaf
-from vtrace.match.entries import match_entries
 from vtrace.model.inventory import OUTWARD, Inventory
 from vtrace.model.plan import Claim, ColorUse, FirstHop, LocalVif, PlannedEntry, Scope, TimeLimits
 from vtrace.model.task import Direction, Endpoint, Pair
 
 # The restoring entries outlive the matching ones, and those the coloring ones, by this much each.
 TIME_STEP_S = 5
+# For how long a colored packet may still be on its way between two servers.
+IN_FLIGHT_S = 0.05
 
 
 class Arming:
@@ -109,6 +106,39 @@ class Arming:
                 await self._start_over()
                 await self._start()
 
+    async def change(self, inventory: Inventory, pairs: Sequence[Pair], added: Sequence[str]) -> None:
+        """Puts the entries where a changed topology wants them; `added` are the names of agents that are new.
+
+        Packets colored from now on are of new epochs, so that their order after those from before is known.
+        """
+        async with self._turn:
+            if self._ended:
+                return
+            await self._stop_coloring()
+            await anyio.sleep(IN_FLIGHT_S)
+            for name, agent in self._agents.items():
+                for role in (Role.COUNT, Role.MATCH, Role.RESTORE, Role.DOUBT) if name not in added else ():
+                    await agent.remove(role)
+            self._inventory, self._pairs = inventory, pairs
+            for dscp, use in tuple(self.uses.items()):
+                if await self._claim_on(added, use):
+                    self._epoch += 1
+                    self.uses[dscp] = replace(use, epoch=self._epoch)
+                else:
+                    await self.claim_color(dscp)
+            await self._start()
+
+    async def _claim_on(self, names: Sequence[str], use: ColorUse) -> bool:
+        """Claims a color in use on more chassis; whether it was free on all of them."""
+        for name in sorted(names):
+            await self._agents[name].lock()
+            await self._survey(name)
+            if use.color in self._used[name]:
+                await self._agents[name].abandon_claim()
+                return False
+            await self._claim(name, use.color)
+        return True
+
     async def add_color(self, original_dscp: int) -> ColorUse | None:
         """Claims one more color and colors with it; None where coloring has ended meanwhile."""
         async with self._turn:
@@ -160,6 +190,9 @@ class Arming:
 
     async def _renew(self, name: str) -> None:
         await self._agents[name].renew()
+        if self.surveys[name].plain is not None:
+            # Its owner may have changed the entries that ours stand for.
+            self.surveys[name] = await self._agents[name].survey()
 
     def scope(self, chassis: str) -> Scope:
         """Where the task's entries go on a chassis."""
@@ -177,6 +210,7 @@ class Arming:
             armed_chassis=armed,
             endpoints=tuple(sorted({n for p in self._pairs for e in (p.source, p.destination) for n in e.ports})),
             ip_versions=tuple(sorted({p.traffic.ip_version for p in self._pairs})),
+            plain=survey.plain,
         )
 
     def first_hops(self, chassis: str) -> list[FirstHop]:
@@ -211,10 +245,8 @@ class Arming:
 
     async def _watch_on(self, name: str, use: ColorUse) -> None:
         agent, scope = self._agents[name], self.scope(name)
-        keys = {d.key for d in scope.datapaths}
-        vifs = [v for v in scope.vifs if v.datapath in keys]
-        await agent.install(doubt_entries(vifs, use, scope, self.claims[name], self.limits.match_s))
-        for vif in vifs[:1]:
+        await agent.install(watch_entries(scope, use, self.claims[name], self.limits))
+        for vif in watched_vifs(scope)[:1]:
             family = "ip" if 4 in scope.ip_versions else "ipv6"
             await self._require_meter(agent, exact(f"{vif.match},{family},nw_tos={use.color << 2}"))
 
@@ -223,7 +255,7 @@ class Arming:
         await self._on_all(self._match_on, use)
 
     async def _match_on(self, name: str, use: ColorUse) -> None:
-        await self._agents[name].install(match_entries(self.scope(name), use, self.claims[name], self.limits))
+        await self._agents[name].install(follow_entries(self.scope(name), use, self.claims[name], self.limits))
 
     async def _probe(self) -> None:
         """Puts in what looks for packets of other DSCPs, ARP and ND, and what counts replies."""
@@ -234,7 +266,7 @@ class Arming:
         planned: list[PlannedEntry] = []
         inside = [hop for hop in self.first_hops(name) if not hop.pair.source.outside]
         for vif, version in {(hop.vif, hop.pair.traffic.ip_version): None for hop in inside}:
-            planned += neighbor_entries(vif, version, scope, claim, self.limits.color_s)
+            planned += request_entries(vif, version, scope, claim, self.limits)
         for hop in self.first_hops(name):
             planned += probe_entries(hop, scope, claim, self.limits.color_s)
         for pair in self._pairs:

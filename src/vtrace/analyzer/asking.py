@@ -21,6 +21,7 @@ from vtrace.model.inventory import Inventory
 from vtrace.model.record import Point
 from vtrace.model.task import Pair
 from vtrace.ovn.objects import ObjectResolver
+from vtrace.plain.objects import PlainObjects
 
 # How often the slow path is asked about one flow of a pair on one chassis, at most.
 ASK_EVERY_S = 0.5
@@ -51,7 +52,7 @@ class Asking:
         inventory: Inventory,
         arming: Arming,
         follow: Follower,
-        resolver: ObjectResolver,
+        resolver: ObjectResolver | PlainObjects,
     ) -> None:
         self._pairs = {p.index: p for p in pairs}
         self._agents = agents
@@ -64,6 +65,11 @@ class Asking:
         self.inspections: list[Inspection] = []
         self.notes: list[str] = []
         self.lost_agents: set[str] = set()
+
+    def change(self, pairs: Sequence[Pair], inventory: Inventory) -> None:
+        """Takes note of a changed topology."""
+        self._pairs = {p.index: p for p in pairs}
+        self._inventory = inventory
 
     def ask_overdue(self, group: TaskGroup, now_s: float) -> None:
         """About packets that went in somewhere and did not come out in time: each flow at each place."""

@@ -54,6 +54,16 @@ def tunnel_entry(tunnel: TunnelPort, datapath: int, in_key: int, out_key: int, s
     return f"in_port={tunnel.ofport},{identity},{family[0]}={src},{family[1]}={dst}"
 
 
+def _as_it_came(ofport: int, tunnel_id: int, src: str, dst: str) -> str:
+    """How a packet comes in by a port of a bridge without OVN."""
+    words = [f"in_port={ofport}"]
+    if src and src != "flow":
+        six = ":" in src
+        words += [f"tun_id=0x{tunnel_id:x}", f"{'tun_ipv6_src' if six else 'tun_src'}={src}"]
+        words += [f"{'tun_ipv6_dst' if six else 'tun_dst'}={dst}"] if dst and dst != "flow" else []
+    return ",".join(words)
+
+
 def about_packet(
     hops: Sequence[LogRecord], chassis: str, pair: Pair, surveys: dict[str, Survey], *, lost: bool = True
 ) -> SiteQuestion | None:
@@ -66,6 +76,8 @@ def about_packet(
         return None
     if start.point == Point.FIRST_HOP:
         entry = f"in_port={start.in_ofport}"
+    elif surveys[chassis].plain is not None:
+        entry = _as_it_came(start.in_ofport, start.tunnel_id, start.tunnel_src, start.tunnel_dst)
     else:
         tunnel = next((t for t in surveys[chassis].tunnels if t.ofport == start.in_ofport), None)
         sent = next((r for r in hops if r.point == Point.REMOTE_OUTPUT and r.peer == chassis), None)
@@ -84,6 +96,9 @@ def about_arrival(
     survey = surveys.get(sent.peer)
     tunnel = next((t for t in survey.tunnels if t.chassis == sent.chassis), None) if survey else None
     ends = [inventory.chassis_named(name) for name in (sent.chassis, sent.peer)]
+    if survey is not None and survey.plain is not None and tunnel is not None:
+        entry = _as_it_came(tunnel.ofport, 0, tunnel.remote_ip, tunnel.options.get("local_ip", ""))
+        return _question(sent, entry, pair, hops, tunnel.ofport)
     if tunnel is None or not all(end and end.encap_ips for end in ends):
         return None
     addresses = [end.encap_ips[0] for end in ends if end]

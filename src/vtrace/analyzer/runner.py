@@ -6,15 +6,18 @@ import importlib
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 import anyio
 import anyio.to_thread
 
-from vtrace.analyzer.arming import Arming
+from vtrace.analyzer import changes
+from vtrace.analyzer.arming import IN_FLIGHT_S, Arming
 from vtrace.analyzer.asking import Asking
 from vtrace.analyzer.follow import Follower
 from vtrace.analyzer.tunnels import check_tunnels
 from vtrace.attribute.case import Case, NeighborWatch, ReplyCount
+from vtrace.attribute.causes import rfc3339
 from vtrace.collect.link import (
     AgentCost,
     AgentEvent,
@@ -27,10 +30,13 @@ from vtrace.collect.link import (
 )
 from vtrace.color.registry import Role
 from vtrace.errors import CannotWorkError, RefusedError, VTraceError
+from vtrace.model.answer import Change
 from vtrace.model.inventory import Inventory
 from vtrace.model.record import LogRecord
 from vtrace.model.task import Direction, Pair, TaskSpec, TaskState
 from vtrace.ovn.objects import ObjectResolver
+from vtrace.plain.objects import PlainObjects
+from vtrace.task.admission import translated
 
 TICK_S = 0.02
 EVENTS_PER_TURN = 1000
@@ -48,8 +54,6 @@ NOTICE_S = 0.3
 STOP_TIMEOUT_S = 5.0
 # The last questions are to say which causes still stand; a slow bridge must not keep the answer.
 ASK_AGAIN_S = 3.0
-# For how long a colored packet may still be on its way between two servers.
-IN_FLIGHT_S = 0.05
 
 Progress = Callable[[str], None]
 
@@ -61,8 +65,27 @@ class Outcome:
         self.state = TaskState.NEW
         self.notes: list[str] = []
         self.costs: dict[str, AgentCost] = {}
+        self.changes: list[Change] = []
         self.packets_in_doubt = 0
         self.beyond_n = 0
+
+
+class Topology(Protocol):
+    """The cloud's topology as it is now, and agents for more of it."""
+
+    async def begin(self, inventory: Inventory) -> None:
+        """Watches what this inventory was made of."""
+
+    async def changed(self) -> None:
+        """Waits until something of it changed."""
+
+    async def read(self, pairs: Sequence[Pair]) -> Inventory:
+        """The topology around these pairs."""
+        ...
+
+    async def cover(self, inventory: Inventory) -> Mapping[str, AgentLink]:
+        """Agents for the chassis of an inventory that have none yet and can be reached, by chassis name."""
+        ...
 
 
 class TaskRunner:
@@ -73,6 +96,7 @@ class TaskRunner:
         agents: the agents, by chassis name.
         resolver: looks cookies up in the OVN databases.
         progress: told in words what happens.
+        topology: tells of changes while the task runs; without one there are none.
     """
 
     def __init__(
@@ -81,17 +105,20 @@ class TaskRunner:
         pairs: Sequence[Pair],
         agents: Mapping[str, AgentLink],
         inventory: Inventory,
-        resolver: ObjectResolver,
+        resolver: ObjectResolver | PlainObjects,
         progress: Progress,
+        topology: Topology | None = None,
     ) -> None:
         self._spec = spec
+        self._topology = topology
         self._pairs = {p.index: p for p in pairs}
-        self._agents = agents
+        self._agents = dict(agents)
         self._inventory = inventory
+        self._read = inventory
         self._progress = progress
-        self._arming = Arming(agents, inventory, pairs, spec.timeout_s)
+        self._arming = Arming(self._agents, inventory, pairs, spec.timeout_s)
         self._follow = Follower(pairs, inventory, spec.packets)
-        self._asking = Asking(pairs, agents, inventory, self._arming, self._follow, resolver)
+        self._asking = Asking(pairs, self._agents, inventory, self._arming, self._follow, resolver)
         self._requests: dict[int, list[NeighborSeen]] = defaultdict(list)
         self._answers: dict[int, list[NeighborSeen]] = defaultdict(list)
         self._disturbed: set[str] = set()
@@ -129,6 +156,8 @@ class TaskRunner:
             for dscp in sorted(self._early_dscps - set(self._arming.uses)):
                 self._missing_color.add(dscp)
                 group.start_soon(self._add_color, dscp)
+            if self._topology is not None:
+                group.start_soon(self._follow_topology, self._topology, group)
             with anyio.move_on_after(self._spec.timeout_s) as limit:
                 await self._until_enough(group)
             await self._finish(expired=limit.cancelled_caught)
@@ -249,6 +278,42 @@ class TaskRunner:
             self._asking.lost_agents.add(chassis)
             self.outcome.notes.append(f"{self._inventory.server(chassis)} could not be armed again: {error}")
 
+    async def _follow_topology(self, topology: Topology, group: anyio.abc.TaskGroup) -> None:
+        """Reads the topology anew whenever something of it changes, and moves the entries to where they belong now."""
+        try:
+            await topology.begin(self._inventory)
+            while True:
+                await self._compare(topology, await topology.read(tuple(self._pairs.values())), group)
+                await topology.changed()
+        except VTraceError as error:
+            self.outcome.notes.append(f"changes of the topology are no longer seen: {error}")
+
+    async def _compare(self, topology: Topology, now: Inventory, group: anyio.abc.TaskGroup) -> None:
+        found = changes.describe(self._read, now, rfc3339(time.time_ns()))
+        before, self._read = self._read, now
+        if before == now or self.outcome.state is not TaskState.COLORING:
+            return
+        self.outcome.changes += found
+        for change in found:
+            self._progress(f"changed meanwhile: {change.text}")
+        known = changes.merged(self._inventory, now)
+        pairs = translated(tuple(self._pairs.values()), known)
+        arm = changes.needs_arming(before, now, tuple(self._pairs.values()), pairs)
+        added = await topology.cover(known) if arm else {}
+        self._agents.update(added)
+        for agent in added.values():
+            group.start_soon(self._collect, agent, group)
+        self._inventory = known
+        self._pairs = {p.index: p for p in pairs}
+        self._follow.change(pairs, known)
+        self._asking.change(pairs, known)
+        if arm:
+            for counting in self._agents.values():
+                for index, packets in (await counting.counts(Role.COUNT)).items():
+                    self._counts[index] += packets
+            await self._arming.change(known, pairs, tuple(added))
+        await topology.begin(known)
+
     async def _until_enough(self, group: anyio.abc.TaskGroup) -> None:
         told_s = 0.0
         while True:
@@ -364,6 +429,14 @@ class TaskRunner:
             except VTraceError as error:
                 self.outcome.notes.append(f"{self._inventory.server(agent.chassis)}: not counted: {error}")
         return {index: packets for index, packets in found.items() if index in silent}
+
+    def bridge_notes(self) -> list[str]:
+        """What is beyond following on bridges without OVN."""
+        return [
+            f"{name}: {note}"
+            for name, survey in self._arming.surveys.items()
+            for note in (survey.plain.notes if survey.plain else ())
+        ]
 
     def _top_notes(self) -> list[str]:
         return [

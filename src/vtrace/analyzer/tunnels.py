@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from vtrace.analyzer.plain_links import check_link
 from vtrace.attribute.case import TunnelCheck
 from vtrace.collect.link import Survey
 from vtrace.model.inventory import Chassis, Inventory
@@ -11,8 +12,9 @@ from vtrace.model.inventory import Chassis, Inventory
 
 def check_tunnels(inventory: Inventory, surveys: Mapping[str, Survey]) -> tuple[TunnelCheck, ...]:
     """One check for each ordered pair of chassis that have agents."""
+    check = check_link if inventory.plain else _check
     return tuple(
-        _check(inventory, surveys, sender, receiver)
+        check(inventory, surveys, sender, receiver)
         for sender in sorted(surveys)
         for receiver in sorted(surveys)
         if sender != receiver

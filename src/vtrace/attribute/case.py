@@ -28,13 +28,15 @@ class NeighborWatch(msgspec.Struct, frozen=True, kw_only=True):
 class TunnelCheck(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the tunnel from one chassis to another is as the southbound database says, at both ends.
 
-    `mismatch` says what is not; empty if all is. `tunnel` is the sender's tunnel interface.
+    `mismatch` says what is not; empty if all is. `tunnel` is the sender's interface. Without OVN it is what joins two
+    bridges, of that `kind`: "tunnel", "wire" or "patch".
     """
 
     sender: str
     receiver: str
     tunnel: str = ""
     mismatch: str = ""
+    kind: str = "tunnel"
 
 
 class ReplyCount(msgspec.Struct, frozen=True, kw_only=True):

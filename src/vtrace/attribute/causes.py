@@ -9,6 +9,7 @@ import msgspec
 import msgspec.structs
 
 from vtrace.attribute import fixes
+from vtrace.attribute.operator import ended_by
 from vtrace.model.answer import Evidence, ObjectRef
 from vtrace.model.inspection import Inspection, ResolvedStep
 from vtrace.model.inventory import Inventory, LogicalPort
@@ -78,7 +79,7 @@ def trace_evidence(inspection: Inspection, inventory: Inventory) -> Evidence:
 def trace_command(inspection: Inspection) -> str:
     """The command that makes the same trace again."""
     states = "".join(f" --ct-next '{state}'" for state in inspection.ct_next)
-    return f"ovs-appctl ofproto/trace br-int '{inspection.flow}'{states}"
+    return f"ovs-appctl ofproto/trace {inspection.bridge} '{inspection.flow}'{states}"
 
 
 def rfc3339(wall_ns: int) -> str:
@@ -128,6 +129,22 @@ def _foreign_entry(inspection: Inspection, inventory: Inventory) -> Cause | None
         object=ObjectRef(type="OpenFlow entry", uuid=f"0x{step.cookie:x}", name=text),
         fix=fixes.delete_entry(inventory.server(inspection.chassis), step),
         place=_here(step),
+    )
+
+
+def _operator_entry(inspection: Inspection, inventory: Inventory) -> Cause | None:
+    """Without OVN every entry is somebody's own: the one that ended it is named."""
+    found = ended_by(inspection, inventory.server(inspection.chassis))
+    if found is None:
+        return None
+    return Cause(
+        code="foreign_flow_entry",
+        actor="provider",
+        summary=found.summary,
+        object=ObjectRef(type="OpenFlow entry", uuid=f"0x{found.step.cookie:x}", name=found.text),
+        fix=found.fix,
+        confidence=CONCLUDED if found.sure else CANDIDATE,
+        place=_here(found.step),
     )
 
 
@@ -491,6 +508,7 @@ def _vif_queue(inspection: Inspection, inventory: Inventory) -> Cause | None:
 # Codes that a counter proves: seen acting although the datapath flow ends in an output.
 _COUNTED = ("qos_rate_limit", "vif_queue_full")
 _RULES: tuple[Rule, ...] = (
+    _operator_entry,
     _foreign_entry,
     _lagging_bridge,
     _translation_error,

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import msgspec.structs
 
+from vtrace.attribute.between import link_cause
 from vtrace.attribute.case import Case
 from vtrace.attribute.causes import CANDIDATE, CONCLUDED, Cause, Place, find_cause, rfc3339, trace_command
 from vtrace.model.answer import Evidence, ObjectRef, Where
@@ -16,6 +17,7 @@ from vtrace.model.inspection import Inspection
 from vtrace.model.inventory import FIRST_MULTICAST_KEY, OUTWARD, Inventory, LogicalPort
 from vtrace.model.record import Disposition, LogRecord, Point, flow_id
 
+TOP_PRIORITY = 65535
 # For so long before and after our entries were taken off a chassis a missing record there says nothing.
 DISTURBED_NS = 3_000_000_000
 # Types of ports that lead into another logical datapath (ovn-sb(5), Port_Binding).
@@ -130,6 +132,9 @@ class _Endings:
             next_server=inventory.server(last.peer),
             next_vfd=datapath.name if datapath else None,
         )
+        if inventory.plain:
+            beyond = next((d for d in inventory.datapaths if last.peer in d.chassis), None)
+            where = msgspec.structs.replace(where, next_vfd=beyond.name if beyond else None)
         if last.peer not in case.covered:
             return "evidence_missing", where, None
         first = self._first(row)
@@ -140,7 +145,7 @@ class _Endings:
                 return "dropped", where_of(inventory, last.chassis, cause.place), cause
         for inspection in reversed(case.of_flow(row["pair"], last.peer, flow_id(first))):
             cause = find_cause(inspection, inventory)
-            if cause is not None and cause.code == "foreign_flow_entry" and inspection.steps[-1].table == 0:
+            if cause is not None and cause.code == "foreign_flow_entry" and _stood_above(inspection):
                 return "dropped", where_of(inventory, last.peer, place), cause
         if self._was_disturbed(last.peer, last) or self._cut_explains(last.peer):
             return "evidence_missing", where, None
@@ -183,6 +188,13 @@ class _Endings:
             return False
         self._unexplained[chassis] -= 1
         return True
+
+
+def _stood_above(inspection: Inspection) -> bool:
+    """Whether the entry that ended a packet may have taken it before ours of table 0 saw it."""
+    last = inspection.steps[-1]
+    # Without OVN all entries are somebody else's: only one at our own priority may win over ours.
+    return last.table == 0 and (last.object.kind != "operator" or last.priority >= TOP_PRIORITY)
 
 
 def nearest(case: Case, first: LogRecord, last: LogRecord, *, same_flow: bool = False) -> Inspection | None:
@@ -270,6 +282,8 @@ def _between(last: LogRecord, check: Any, inventory: Inventory) -> Cause:
         chassis=sender,
         at=at,
     )
+    if inventory.plain:
+        return link_cause(check, sender, receiver, seen)
     if check and check.mismatch:
         return Cause(
             code="tunnel_misconfigured",

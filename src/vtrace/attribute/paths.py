@@ -87,7 +87,7 @@ def five_tuple(record: LogRecord) -> dict[str, object]:
 
 
 def _in_port(record: LogRecord, inventory: Inventory) -> str:
-    if record.point == Point.INGRESS:
+    if record.point == Point.INGRESS and not inventory.plain:
         return f"tunnel from {inventory.server(record.peer)}"
     return _name(inventory, record.datapath, record.in_key)
 

@@ -14,6 +14,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream
 from vtrace.errors import CannotWorkError
 from vtrace.model.inspection import SiteReport
 from vtrace.model.openflow import BridgeLayout, BridgePort, TunnelPort
+from vtrace.model.plain import PlainLayout
 from vtrace.model.plan import Claim, LocalVif, PlannedEntry
 from vtrace.model.record import LogRecord
 
@@ -71,7 +72,7 @@ class Survey(msgspec.Struct, frozen=True, kw_only=True):
     """What an agent found on its bridge.
 
     `entries_at_top` are entries of others at our own priority, as text (which of two such entries wins is
-    undefined).
+    undefined). `plain` is there on a bridge without OVN; `tunnels` are then its ports to other bridges of the task.
     """
 
     chassis: str
@@ -81,6 +82,7 @@ class Survey(msgspec.Struct, frozen=True, kw_only=True):
     tunnels: tuple[TunnelPort, ...]
     entries_at_top: tuple[str, ...] = ()
     hostname: str = ""
+    plain: PlainLayout | None = None
 
 
 class NothingCachedError(CannotWorkError):

@@ -18,10 +18,10 @@ from msgspec.structs import replace
 
 from vtrace.color import guard
 from vtrace.color.entries import copy_action, ip_match
-from vtrace.color.registry import PRIORITY_COLOR, PRIORITY_MATCH, Role, Stage, cookie
+from vtrace.color.registry import PRIORITY_COLOR, PRIORITY_MATCH, PRIORITY_PROBE_BASE, Role, Stage, cookie
 from vtrace.model.openflow import FlowEntry, TableId
 from vtrace.model.plain import SEVERAL_PORTS, LearnedMac, MirroredEntry, OutputTable, PlainLayout
-from vtrace.model.plan import Claim, ColorUse, Hook, PlannedEntry, Scope, TimeLimits
+from vtrace.model.plan import Claim, ColorUse, Hook, LocalVif, PlannedEntry, Scope, TimeLimits
 from vtrace.model.record import Point
 
 # A row of the MAC table that is older may end while the task runs: NORMAL then floods (ovs-vswitchd.conf.db(5):
@@ -41,11 +41,16 @@ def mirror_entries(
     return _Mirrors(scope, layout, use, claim, limits).all_entries()
 
 
+def own_datapath(scope: Scope) -> int:
+    """The number of the bridge itself."""
+    return next((d.key for d in scope.datapaths if scope.chassis in d.chassis), 0)
+
+
 def port_doubt_entries(
     ofports: Sequence[int], scope: Scope, bits: PlainLayout, use: ColorUse, claim: Claim, hard_timeout_s: int
 ) -> tuple[PlannedEntry, ...]:
     """Notices packets that come in with the color by a port that no armed bridge is behind."""
-    datapath = scope.datapaths[0].key if scope.datapaths else 0
+    datapath = own_datapath(scope)
     return tuple(
         PlannedEntry(
             entry=FlowEntry(
@@ -63,6 +68,37 @@ def port_doubt_entries(
     )
 
 
+def port_neighbor_entries(
+    vif: LocalVif, version: int, scope: Scope, bits: PlainLayout, claim: Claim, hard_timeout_s: int
+) -> list[PlannedEntry]:
+    """Copies of the ARP or ND requests that come in by a port, and of answers for it that come in by any other."""
+    port = next((p for p in scope.ports if (p.datapath, p.key) == (vif.datapath, vif.key)), None)
+    words = [word for text in (port.addresses if port else ()) for word in text.split()[1:]]
+    here = [word for word in words if (":" in word) == (version == 6)]
+    request = "arp,arp_op=1" if version == 4 else "icmp6,icmpv6_type=135"
+    reply = "arp,arp_op=2,arp_tpa=" if version == 4 else "icmp6,icmpv6_type=136,ipv6_dst="
+    others = [v.ofport for v in scope.vifs if v.ofport != vif.ofport] + [
+        t.ofport for t in scope.tunnels if t.ofport > 0
+    ]
+    places = [f"{vif.match},{request}"]
+    places += [f"in_port={other},{reply}{address}" for other in others for address in here]
+    copy = copy_action(claim, claim.copy_meter)
+    return [
+        PlannedEntry(
+            entry=FlowEntry(
+                table=TableId(0),
+                priority=PRIORITY_PROBE_BASE + claim.generation,
+                cookie=cookie(Role.NEIGHBOR, claim.generation, index=vif.ofport << 1 | (version == 6)),
+                match=f"{place},{guard.match_none(bits.guard)}",
+                actions=f"{guard.load(bits.guard, Stage.TABLE_0)},{copy},resubmit(,0)",
+                hard_timeout_s=hard_timeout_s,
+            ),
+            hook=Hook(role=Role.NEIGHBOR, datapath=vif.datapath, in_key=vif.key),
+        )
+        for place in places
+    ]
+
+
 class _Mirrors:
     def __init__(self, scope: Scope, layout: PlainLayout, use: ColorUse, claim: Claim, limits: TimeLimits) -> None:
         self._scope = scope
@@ -74,7 +110,7 @@ class _Mirrors:
         self._register = f"NXM_NX_REG{layout.guard.register}"
         self._copy = copy_action(claim, claim.copy_meter)
         self._restore = f"load:0x{use.original_dscp:x}->NXM_OF_IP_TOS[2..7]"
-        self._datapath = scope.datapaths[0].key if scope.datapaths else 0
+        self._datapath = own_datapath(scope)
         # The armed bridges behind ports of this one.
         self._peers = {int(t.ofport): t.chassis for t in scope.tunnels if t.ofport > 0 and t.chassis}
         self._here = {p.key for p in scope.ports if p.datapath == self._datapath and p.key < SEVERAL_PORTS}

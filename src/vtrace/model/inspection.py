@@ -71,6 +71,7 @@ class Inspection(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     chassis: str
+    bridge: str = "br-int"
     pair: int
     direction: int = 0
     wall_ns: int

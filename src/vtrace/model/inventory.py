@@ -101,13 +101,17 @@ class Vip(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Inventory(msgspec.Struct, frozen=True, kw_only=True):
-    """All that a task needs of the topology; a snapshot, taken when the task was made."""
+    """All that a task needs of the topology; a snapshot, taken when the task was made.
+
+    `plain` says that there is no OVN: each datapath is a bridge, each chassis too, and keys are port numbers.
+    """
 
     datapaths: tuple[LogicalDatapath, ...]
     ports: tuple[LogicalPort, ...]
     chassis: tuple[Chassis, ...]
     nats: tuple[Nat, ...] = ()
     vips: tuple[Vip, ...] = ()
+    plain: bool = False
 
     def datapath(self, key: int) -> LogicalDatapath | None:
         return next((d for d in self.datapaths if d.key == key), None)

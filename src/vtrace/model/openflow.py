@@ -64,16 +64,17 @@ class GuardBits(msgspec.Struct, frozen=True, kw_only=True):
 class BridgeLayout(msgspec.Struct, frozen=True, kw_only=True):
     """Where OVN put its stages on this bridge, found from its entries (never assumed).
 
-    `guard` stands in reg10, which OVN clears where a packet crosses into the next logical datapath.
+    `guard` stands in reg10, which OVN clears where a packet crosses into the next logical datapath. A bridge without
+    OVN has none of the stages (0), and its guard in any register.
     """
 
-    ingress_first: TableId
-    remote_output: TableId
-    local_output: TableId
-    check_loopback: TableId
-    egress_first: TableId
-    save_inport: TableId
-    log_to_physical: TableId
+    ingress_first: TableId = TableId(0)
+    remote_output: TableId = TableId(0)
+    local_output: TableId = TableId(0)
+    check_loopback: TableId = TableId(0)
+    egress_first: TableId = TableId(0)
+    save_inport: TableId = TableId(0)
+    log_to_physical: TableId = TableId(0)
     guard: GuardBits
 
 

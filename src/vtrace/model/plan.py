@@ -6,6 +6,7 @@ import msgspec
 
 from vtrace.model.inventory import LogicalDatapath, LogicalPort
 from vtrace.model.openflow import BridgeLayout, FlowEntry, OfPort, TunnelPort
+from vtrace.model.plain import PlainLayout
 from vtrace.model.task import Pair
 
 
@@ -61,7 +62,8 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True):
 
     `datapaths` are the armed ones, `ports` what the inventory knows of their ports, `armed_chassis` the names
     of all chassis that have agents in this task, `endpoints` the names of the pairs' logical ports. `tunnels` lead
-    to armed chassis, `other_tunnels` to such that have ports of the armed datapaths and no agent.
+    to armed chassis, `other_tunnels` to such that have ports of the armed datapaths and no agent. `plain` is there on
+    a bridge without OVN.
     """
 
     chassis: str
@@ -74,6 +76,7 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True):
     armed_chassis: tuple[str, ...]
     endpoints: tuple[str, ...]
     ip_versions: tuple[int, ...] = (4,)
+    plain: PlainLayout | None = None
 
     def vif(self, port: LogicalPort) -> LocalVif | None:
         """The bridge's port of a logical port, if it is here."""
@@ -84,7 +87,8 @@ class Hook(msgspec.Struct, frozen=True, kw_only=True):
     """What a copy made by an entry means: looked up by the entry's cookie when the copy arrives.
 
     `point` is a `model.record.Point`, or -1 for copies that are no observation of a colored packet.
-    `peer` is the chassis at the tunnel's other end. `restores` is true where the entry takes the color off.
+    `peer` is the chassis at the tunnel's other end. `ofport` is the port that packets come in by, or without OVN that
+    which they leave by. `restores` is true where the entry takes the color off.
     """
 
     role: int

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from vtrace.color.registry import PRIORITY_MATCH, is_ours
 from vtrace.errors import BridgeNotUnderstoodError, RefusedError
+from vtrace.match.mirror import MAX_MAC_AGE_S
 from vtrace.model.openflow import GuardBits, InstalledEntry, TableId
 from vtrace.model.plain import LearnedMac, MirroredEntry, OutputTable, PlainLayout, RegisterField
 from vtrace.ovs.flowtext import match_fields, split_top
@@ -224,3 +225,10 @@ def _register_field(text: str) -> RegisterField | None:
         return None
     lsb, width = subfield(bits.removesuffix("]"), 32)
     return RegisterField(register=int(digits), lsb=lsb, width=width)
+
+
+def essence(layout: PlainLayout) -> tuple[object, ...]:
+    """What has to be the same for our entries to be right still: not the age of a MAC address."""
+    macs = layout.macs if any(entry.normal for table in layout.tables for entry in table.entries) else ()
+    rows = frozenset((row.port, row.vlan, row.mac, row.age_s <= MAX_MAC_AGE_S) for row in macs)
+    return (layout.guard, layout.tables, rows)

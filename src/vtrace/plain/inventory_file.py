@@ -159,8 +159,7 @@ def _check(cloud: PlainCloud) -> None:
         for number, name in _twice(names):
             raise wrong(path, f"{what}[{number}].name", f"{name!r} is there twice")
     for number, name in _twice([e.at for e in cloud.endpoints]):
-        if not cloud.endpoints[number].vlan:
-            raise wrong(path, f"endpoint[{number}].port", f"{name} has another endpoint: one of them needs a vlan")
+        raise wrong(path, f"endpoint[{number}].port", f"{name} is the port of another endpoint")
     bridges = {(server.name, bridge) for server, bridge in cloud.bridges()}
     ends = [(f"link[{n}].ends[{m}]", end) for n, link in enumerate(cloud.links) for m, end in enumerate(link.ends)]
     places = [(f"endpoint[{n}]", e.at) for n, e in enumerate(cloud.endpoints)] + ends

@@ -33,7 +33,7 @@ def planned(*entries: MirroredEntry, macs: tuple[LearnedMac, ...] = (), versions
     scope = Scope(
         chassis="a/br0",
         layout=layout,
-        datapaths=(LogicalDatapath(key=3, name="br0", kind="vswitch", nb_uuid="", sb_uuid=""),),
+        datapaths=(LogicalDatapath(key=3, name="br0", kind="vswitch", nb_uuid="", sb_uuid="", chassis=("a/br0",)),),
         ports=(LogicalPort(name="vm", key=VM, datapath=3), LogicalPort(name="wire", key=WIRE, datapath=3)),
         vifs=(),
         tunnels=(TunnelPort(name="wire", ofport=OfPort(WIRE), kind="wire", remote_ip="", chassis="b/br0"),),

@@ -58,6 +58,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add("--sb", metavar="REMOTE", help="OVN southbound database (default: OVN_SB_DB)")
     add("--rundir", metavar="DIR", help="Open vSwitch's run directory on this server (default: OVS_RUNDIR)")
     add("--bridge", metavar="NAME", default="br-int", help="the integration bridge (default br-int)")
+    add(
+        "--inventory", metavar="FILE", help="bridges without OVN: what they are and what joins them (docs/plain-ovs.md)"
+    )
     parser.set_defaults(func=run)
 
 
@@ -66,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
     # Imported here, so that other commands don't wait for Arrow and the databases' protocol.
     import anyio
 
-    from vtrace.embedded import find_cloud
+    from vtrace.embedded import find_cloud, plain_cloud
 
     spec = _spec(arguments)
     admission.check(spec)
@@ -77,13 +80,20 @@ def run(arguments: argparse.Namespace) -> int:
             "the distributed shape is not built yet",
             "Leave it out",
         )
-    cloud = find_cloud(
-        lab=arguments.lab,
-        nb=arguments.nb,
-        sb=arguments.sb,
-        rundir=arguments.rundir,
-        bridge=arguments.bridge,
-    )
+    if arguments.inventory:
+        if arguments.lab or arguments.nb or arguments.sb or arguments.rundir:
+            raise UsageError(
+                "--inventory stands alone", "--inventory", "the file says where the bridges are", "Leave the others out"
+            )
+        cloud = plain_cloud(arguments.inventory)
+    else:
+        cloud = find_cloud(
+            lab=arguments.lab,
+            nb=arguments.nb,
+            sb=arguments.sb,
+            rundir=arguments.rundir,
+            bridge=arguments.bridge,
+        )
     for name in (signal.SIGTERM, signal.SIGHUP):
         # Ended in the same way as by Ctrl-C: everything of ours is removed first.
         signal.signal(name, lambda *_: os.kill(os.getpid(), signal.SIGINT))

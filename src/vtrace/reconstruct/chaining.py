@@ -5,14 +5,42 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
+import msgspec
+
 from vtrace.model.record import LogRecord, Point
 
 Row = tuple[int, LogRecord]
 Segment = list[Row]
 
+# Tunnel keys of multicast groups begin here (ovn-sb(5), Multicast_Group).
+FIRST_MULTICAST_KEY = 32768
+# The group bit of an Ethernet address (IEEE 802).
+_GROUP_BIT = 1 << 40
 
-def chain(copy: Sequence[Row]) -> tuple[list[Row], bool]:
-    """Orders the records of one packet, first hop first. The flag says whether hops are missing in between."""
+
+class Goal(msgspec.Struct, frozen=True, kw_only=True):
+    """The port that a pair's packets are meant for, and the chassis that has it."""
+
+    datapath: int
+    key: int
+    chassis: str
+
+
+def chain(copy: Sequence[Row], goal: Goal | None = None) -> tuple[list[Row], bool]:
+    """Orders the records of one packet, first hop first.
+
+    Of a packet that was copied to several ports (broadcast, multicast) only the hops of one copy: that for the
+    goal, or else the one that came furthest.
+
+    Args:
+        copy: the packet's records, that of its first hop among them.
+        goal: the port that the packet is meant for.
+
+    Returns:
+        The hops, and whether hops between them are missing.
+    """
+    if is_flooded(copy):
+        return _Tree(copy).path(goal)
     segments = _segments(copy)
     hops: list[Row] = []
     gap = False
@@ -29,6 +57,34 @@ def chain(copy: Sequence[Row]) -> tuple[list[Row], bool]:
     return hops, gap
 
 
+def is_sent(record: LogRecord) -> bool:
+    """Whether it says to which chassis the packet was sent."""
+    return record.point == Point.REMOTE_OUTPUT and bool(record.peer)
+
+
+def is_for_group(record: LogRecord) -> bool:
+    """Whether it was output to all ports of a multicast group at once."""
+    return record.out_key >= FIRST_MULTICAST_KEY
+
+
+def is_flooded(rows: Sequence[Row]) -> bool:
+    """Whether these records may be of several copies of one packet (broadcast, multicast, an unknown receiver)."""
+    return any(is_for_group(record) or record.eth_dst & _GROUP_BIT for _, record in rows)
+
+
+def leads_to(sent: LogRecord, came: LogRecord, *, exact: bool) -> bool:
+    """Whether what one record says was sent is what another says came in.
+
+    Where not `exact` the receiver may be another than the sender's record names: a gateway that took over since the
+    task began. It says itself where the packet came from.
+    """
+    if sent.point != Point.REMOTE_OUTPUT or came.point != Point.INGRESS or sent.datapath != came.datapath:
+        return False
+    if is_sent(sent) and exact:
+        return came.chassis == sent.peer and came.peer in ("", sent.chassis)
+    return (is_sent(sent) or is_for_group(sent)) and came.peer == sent.chassis
+
+
 def _segments(copy: Sequence[Row]) -> list[Segment]:
     """Stretches of records that one chassis wrote between a packet's coming in and its going out again."""
     by_chassis: dict[tuple[str, int], Segment] = defaultdict(list)
@@ -42,25 +98,21 @@ def _segments(copy: Sequence[Row]) -> list[Segment]:
                 segments.append([])
             segments[-1].append(row)
             before = row[1]
-    return sorted(segments, key=lambda s: s[0][1].point != Point.FIRST_HOP)
+    # In the order of the chassis's names, whichever order the records were found in.
+    return sorted(segments, key=lambda s: (s[0][1].point != Point.FIRST_HOP, s[0][0]))
 
 
 def _begins(record: LogRecord, before: LogRecord) -> bool:
     """Whether a record is the first after the packet came in; also where the record of its coming in is missing."""
-    return record.point in (Point.FIRST_HOP, Point.INGRESS) or _is_sent(before)
-
-
-def _is_sent(record: LogRecord) -> bool:
-    return record.point == Point.REMOTE_OUTPUT and bool(record.peer)
+    return record.point in (Point.FIRST_HOP, Point.INGRESS) or is_sent(before)
 
 
 def _next_segment(hops: Sequence[Row], segments: Sequence[Segment]) -> Segment | None:
     """The segment that begins where the last tunnel output went."""
-    for _, sent in reversed(hops):
-        if _is_sent(sent):
+    for exact in (True, False):
+        for _, sent in reversed(hops):
             for segment in segments:
-                start = segment[0][1]
-                if start.chassis == sent.peer and start.point == Point.INGRESS and start.peer in ("", sent.chassis):
+                if leads_to(sent, segment[0][1], exact=exact):
                     return segment
     return None
 
@@ -70,7 +122,69 @@ def _first_of_rest(segments: Sequence[Segment]) -> Segment:
 
     Falling TTL decides among several; it only bounds the order.
     """
-    led_to = {(r.peer, r.chassis) for segment in segments for _, r in segment if _is_sent(r)}
+    led_to = {(r.peer, r.chassis) for segment in segments for _, r in segment if is_sent(r)}
     roots = [s for s in segments if (s[0][1].chassis, s[0][1].peer) not in led_to]
     unreached = [s for s in roots if s[0][1].point == Point.INGRESS or s[0][1].chassis not in {p for p, _ in led_to}]
     return max(unreached or roots or segments, key=lambda s: (s[0][1].ttl, -s[0][0]))
+
+
+class _Tree:
+    """The records of a packet that was copied, each with the one before it.
+
+    Args:
+        copy: the packet's records, that of its first hop among them.
+    """
+
+    def __init__(self, copy: Sequence[Row]) -> None:
+        self._rows = sorted(copy, key=lambda row: row[0])
+        self._root = next(row for row in self._rows if row[1].point == Point.FIRST_HOP)
+        self._before: dict[int, Row] = {}
+        self._guessed: set[int] = set()
+        for row in self._rows:
+            if row is not self._root:
+                known = self._sender(row[1]) if row[1].point == Point.INGRESS else self._trunk(row)
+                self._before[row[0]] = known or self._root
+                if known is None:
+                    self._guessed.add(row[0])
+
+    def path(self, goal: Goal | None) -> tuple[list[Row], bool]:
+        """The hops of the copy for the goal, or of the one that came furthest, and whether some are missing."""
+        hops = self._way_to(self._end(goal))
+        return hops, any(row[0] in self._guessed for row in hops)
+
+    def _sender(self, came: LogRecord) -> Row | None:
+        for exact in (True, False):
+            for row in self._rows:
+                if leads_to(row[1], came, exact=exact):
+                    return row
+        return None
+
+    def _trunk(self, row: Row) -> Row | None:
+        """The record on the same chassis that this one continues: outputs to ports are ends of their own."""
+        record = row[1]
+        for earlier in reversed(self._rows):
+            before = earlier[1]
+            same = (before.chassis, before.incarnation) == (record.chassis, record.incarnation)
+            if earlier[0] >= row[0] or not same or before.point in (Point.EGRESS, Point.REMOTE_OUTPUT):
+                continue
+            if (before.point == Point.LOGICAL_EGRESS) != (before.datapath == record.datapath):
+                return earlier
+        return None
+
+    def _end(self, goal: Goal | None) -> Row:
+        """The last record of the copy to be shown."""
+        if goal is not None:
+            there = [row for row in self._rows if row[1].datapath == goal.datapath]
+            at_port = [row for row in there if row[1].point == Point.EGRESS and row[1].out_key == goal.key]
+            in_it = [row for row in there if row[1].chassis == goal.chassis and row[1].point <= Point.INGRESS]
+            towards = [row for row in there if is_for_group(row[1]) or row[1].peer == goal.chassis != row[1].chassis]
+            for found in (at_port, in_it, towards):
+                if found:
+                    return found[-1]
+        return max(self._rows, key=lambda row: (row[1].point == Point.EGRESS, len(self._way_to(row)), -row[0]))
+
+    def _way_to(self, end: Row) -> list[Row]:
+        way = [end]
+        while way[-1][0] in self._before and len(way) <= len(self._rows):
+            way.append(self._before[way[-1][0]])
+        return way[::-1]

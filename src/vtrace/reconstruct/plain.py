@@ -7,21 +7,23 @@ one says the packet goes next against where the next says it came from. Clocks o
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 
-from vtrace.model.record import Disposition, LogRecord, Point
+from vtrace.model.record import Disposition, Point
 from vtrace.model.record_schema import RECORD_SCHEMA, from_table
-from vtrace.reconstruct.chaining import Row, chain
+from vtrace.reconstruct.chaining import Goal, Row, chain, is_for_group
 from vtrace.reconstruct.schema import PACKET_SCHEMA, PATH_SCHEMA, Reconstruction
+from vtrace.reconstruct.splitting import place, split_copies
 
 
-def reconstruct(table: pa.Table) -> Reconstruction:
+def reconstruct(table: pa.Table, goals: Mapping[int, Goal] | None = None) -> Reconstruction:
     """Chains records into paths.
 
     Args:
         table: records of `RECORD_SCHEMA`, in any order, repeated or not.
+        goals: the port that each pair's packets are meant for: of a broadcast's copies that for it is shown.
 
     Returns:
         The same for every order and repetition of the same records.
@@ -40,10 +42,11 @@ def reconstruct(table: pa.Table) -> Reconstruction:
         if not copies:
             unclaimed += 1
         for number, copy in enumerate(copies):
-            hops, gap = chain(copy)
-            disposition = _disposition(hops)
             first = copy[0][1]
-            signature = (first.pair, disposition, *(_place(record) for _, record in hops))
+            hops, gap = chain(copy, (goals or {}).get(first.pair))
+            disposition = _disposition(hops)
+            shown = {i for i, _ in hops}
+            signature = (first.pair, disposition, *(place(record) for _, record in hops))
             path = paths.setdefault(
                 signature,
                 {"pair": first.pair, "disposition": disposition, "packets": 0, "hops": [i for i, _ in hops]},
@@ -61,6 +64,7 @@ def reconstruct(table: pa.Table) -> Reconstruction:
                     gap=gap,
                     ambiguous=len(copies) > 1,
                     hops=[i for i, _ in hops],
+                    others=[i for i, _ in copy if i not in shown],
                 )
             )
     return Reconstruction(
@@ -86,54 +90,13 @@ def canonical(table: pa.Table) -> pa.Table:
     return ordered.take(pa.array(keep, pa.int64()))
 
 
-def split_copies(group: Sequence[Row]) -> list[list[Row]]:
-    """Divides the records of one key among the packets that have it: as many as there are first-hop records.
-
-    A record with the five-tuple of some of them belongs to one of these (two pairs may send the same datagram);
-    of the others any may be the one (NAT changed the five-tuple). Of a place the k-th record belongs to the k-th
-    packet that it may belong to. Counts are right then, though with losses which of several identical packets was
-    lost can't be known. What is more at a place than packets (a multicast copy, a mirror, a packet whose first-hop
-    record is missing) belongs to none.
-    """
-    copies = [[row] for row in group if row[1].point == Point.FIRST_HOP]
-    count: dict[tuple[object, ...], int] = defaultdict(int)
-    for row in group:
-        if row[1].point == Point.FIRST_HOP:
-            continue
-        same = [copy for copy in copies if _five_tuple(copy[0][1]) == _five_tuple(row[1])]
-        candidates = same or copies
-        # The TTL tells a second visit (a loop) from a second packet.
-        visit = (row[1].incarnation, row[1].ttl, *_place(row[1]))
-        place = (bool(same), *visit, *(_five_tuple(row[1]) if same else ()))
-        if count[place] < len(candidates):
-            candidates[count[place]].append(row)
-        count[place] += 1
-    return copies
-
-
 def _disposition(hops: Sequence[Row]) -> Disposition:
     last = hops[-1][1]
     if last.point == Point.EGRESS:
         return Disposition.EGRESS
     if last.point == Point.REMOTE_OUTPUT:
-        return Disposition.SENT if last.peer else Disposition.UNPLANNED
+        return Disposition.SENT if last.peer or is_for_group(last) else Disposition.UNPLANNED
     return Disposition.STOPPED
-
-
-def _place(record: LogRecord) -> tuple[object, ...]:
-    return (
-        record.chassis,
-        record.point,
-        record.datapath,
-        record.in_key,
-        record.out_key,
-        record.in_ofport,
-        record.peer,
-    )
-
-
-def _five_tuple(record: LogRecord) -> tuple[object, ...]:
-    return (record.proto, record.src, record.dst, record.sport, record.dport)
 
 
 def _first_hop_ranks(rows: Sequence[Row]) -> dict[int, int]:

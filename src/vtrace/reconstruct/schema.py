@@ -19,11 +19,13 @@ PACKET_SCHEMA: pa.Schema = pa.schema(
         ("gap", pa.bool_()),
         ("ambiguous", pa.bool_()),
         ("hops", pa.list_(pa.int64())),
+        ("others", pa.list_(pa.int64())),
     ]
 )
 """One row a packet. `copy` numbers packets with one key; `order` is the rank of its first-hop record within its
 chassis; `path` a row of `PATH_SCHEMA`; `hops` are rows of the records table, in path order; `gap` says that hops
-between them are missing; `ambiguous` that several packets had this key."""
+between them are missing; `ambiguous` that several packets had this key; `others` are rows of copies of the packet
+that went elsewhere (broadcast, multicast)."""
 
 PATH_SCHEMA: pa.Schema = pa.schema(
     [

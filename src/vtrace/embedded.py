@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 
 import anyio
+import anyio.abc
 import msgspec
 import msgspec.structs
 
@@ -30,6 +31,7 @@ from vtrace.ovn.endpoints import EndpointResolver
 from vtrace.ovn.objects import ObjectResolver
 from vtrace.ovn.ovsdb import Database
 from vtrace.ovn.topology import InventoryReader
+from vtrace.ovn.watch import TopologyWatch
 from vtrace.ovs.bridge import read_bridge
 from vtrace.plain import inventory_file
 from vtrace.plain.objects import PlainObjects
@@ -134,12 +136,19 @@ async def diagnose(spec: TaskSpec, cloud: Cloud, progress: Progress) -> Answer:
         inventory = await InventoryReader(databases).read([(p.source, p.destination) for p in pairs])
         pairs = admission.translated(pairs, inventory)
         conflicts = await dscp_users(databases.nb, inventory)
-        agents, missing = await _agents(stack, spec, cloud, inventory, pairs)
+        secret = secrets.token_bytes(32)
+        hosts = await stack.enter_async_context(anyio.create_task_group())
+        stack.callback(hosts.cancel_scope.cancel)
+        crew = _Crew(spec, cloud, databases, secret, hosts)
+        stack.callback(crew.close)
+        agents, missing = crew.agents, await crew.enlist(inventory)
+        for pair in pairs:
+            _require_first_hop(pair, inventory, agents)
         for server in cloud.servers:
             facts = await read_bridge(server.rundir, server.bridge) if server.chassis in agents else None
             conflicts += inheriting_tunnels(facts.tunnels) if facts else []
         admission.refuse_dscp_conflict(conflicts, allowed=spec.allow_dscp_conflict)
-        runner = TaskRunner(spec, pairs, agents, inventory, ObjectResolver(databases, inventory), progress)
+        runner = TaskRunner(spec, pairs, agents, inventory, ObjectResolver(databases, inventory), progress, crew)
         case = await runner.run()
         found = attribute(case)
         left = await _close(agents, runner.outcome.notes)
@@ -203,23 +212,63 @@ async def _resolve(resolver: EndpointResolver, spec: TaskSpec, texts: tuple[str,
     return found
 
 
-async def _agents(
-    stack: AsyncExitStack, spec: TaskSpec, cloud: Cloud, inventory: Inventory, pairs: tuple[Pair, ...]
-) -> tuple[dict[str, ChassisAgent], list[str]]:
-    """An agent for every chassis that the traffic can reach, and the names of those that have none."""
-    wanted = sorted({chassis for p in inventory.ports for chassis in (p.chassis, *p.standby) if chassis})
-    secret = secrets.token_bytes(32)
-    hold_s = int(spec.timeout_s) + 4 * TIME_STEP_S
-    agents: dict[str, ChassisAgent] = {}
-    for server in cloud.servers:
-        name = server.chassis or (await read_bridge(server.rundir, server.bridge)).system_id
-        if name in wanted:
-            agents[name] = await stack.enter_async_context(
-                ChassisAgent.running(server.rundir, server.bridge, server.region, secret, spec.task_id, hold_s)
-            )
-    for pair in pairs:
-        _require_first_hop(pair, inventory, agents)
-    return agents, [inventory.server(name) for name in wanted if name not in agents]
+class _Crew:
+    """The agents of one task: those it began with, and those that a changed topology calls for.
+
+    Attributes:
+        agents: by chassis name.
+    """
+
+    def __init__(
+        self, spec: TaskSpec, cloud: Cloud, databases: OvnDatabases, secret: bytes, hosts: anyio.abc.TaskGroup
+    ) -> None:
+        self._spec = spec
+        self._cloud = cloud
+        self._databases = databases
+        self._secret = secret
+        self._hosts = hosts
+        self._watch = TopologyWatch(databases)
+        self.agents: dict[str, ChassisAgent] = {}
+
+    async def enlist(self, inventory: Inventory) -> list[str]:
+        """Starts an agent for every chassis that the traffic can reach; the servers of those that can't have one."""
+        wanted = sorted({chassis for p in inventory.ports for chassis in (p.chassis, *p.standby) if chassis})
+        for server in self._cloud.servers if set(wanted) - set(self.agents) else ():
+            name = server.chassis or (await read_bridge(server.rundir, server.bridge)).system_id
+            if name in wanted and name not in self.agents:
+                self.agents[name] = await self._hosts.start(self._host, server)
+        return [inventory.server(name) for name in wanted if name not in self.agents]
+
+    async def _host(self, server: Server, *, task_status: anyio.abc.TaskStatus[ChassisAgent]) -> None:
+        """Keeps an agent running until the task group ends."""
+        hold_s = int(self._spec.timeout_s) + 4 * TIME_STEP_S
+        async with ChassisAgent.running(
+            server.rundir, server.bridge, server.region, self._secret, self._spec.task_id, hold_s
+        ) as agent:
+            task_status.started(agent)
+            await anyio.sleep_forever()
+
+    async def begin(self, inventory: Inventory) -> None:
+        """Watches what this inventory was made of."""
+        await self._watch.begin(inventory)
+
+    async def changed(self) -> None:
+        """Waits until something of it changed."""
+        await self._watch.changed()
+
+    async def read(self, pairs: Sequence[Pair]) -> Inventory:
+        """The topology around these pairs, as it is now."""
+        return await InventoryReader(self._databases).read([(p.source, p.destination) for p in pairs])
+
+    async def cover(self, inventory: Inventory) -> dict[str, ChassisAgent]:
+        """Agents for the chassis of an inventory that had none yet and can be reached."""
+        before = set(self.agents)
+        await self.enlist(inventory)
+        return {name: agent for name, agent in self.agents.items() if name not in before}
+
+    def close(self) -> None:
+        """Ends the watch; the agents end with their task group."""
+        self._watch.close()
 
 
 def _require_first_hop(pair: Pair, inventory: Inventory, agents: Mapping[str, ChassisAgent]) -> None:
@@ -293,6 +342,7 @@ def _answer(
             log_records_lost=sum(c.records_lost for c in costs),
             time_to_verdict_s=round(process_age_s(), 3),
         ),
+        changes=tuple(outcome.changes),
         notes=tuple(dict.fromkeys(outcome.notes)),
     )
 

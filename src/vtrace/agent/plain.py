@@ -54,6 +54,8 @@ class PlainAgent(ChassisAgent):
                 with anyio.CancelScope(shield=True), anyio.move_on_after(CLOSE_TIMEOUT_S):
                     await agent.close()
                 group.cancel_scope.cancel()
+                agent._send.close()
+                agent._receive.close()
 
     async def survey(self) -> Survey:
         """Looks at the bridge.

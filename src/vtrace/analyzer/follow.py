@@ -86,6 +86,11 @@ class Follower:
         # The latest packet that arrived, of each pair and flow.
         self.arrived_flows: dict[tuple[int, str], Followed] = {}
 
+    def change(self, pairs: Sequence[Pair], inventory: Inventory) -> None:
+        """Takes note of a changed topology: packets may arrive at other places, too."""
+        self._pairs = {pair.index: pair for pair in pairs}
+        self._goals |= {(port.datapath, port.key) for pair in pairs for port in inventory.ends(pair.destination)}
+
     def add(self, record: LogRecord, now_s: float) -> None:
         """Takes a record in. What was colored beyond N is counted, not followed."""
         key = (record.color, record.epoch, record.key)

@@ -99,6 +99,14 @@ class Rewrite(msgspec.Struct, frozen=True, kw_only=True):
     object: ObjectRef | None = None
 
 
+class Change(msgspec.Struct, frozen=True, kw_only=True):
+    """A change of the topology while the task ran: when it was read (RFC 3339), in words, and the row."""
+
+    at: str
+    text: str
+    object: ObjectRef | None = None
+
+
 class HopAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """One hop of a path; `rewritten` is what it changed of the headers."""
 
@@ -169,4 +177,5 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     contrast: tuple[dict[str, Any], ...] = ()
     paths: tuple[PathAnswer, ...] = ()
     cost: Cost = Cost()
+    changes: tuple[Change, ...] = ()
     notes: tuple[str, ...] = ()

@@ -100,6 +100,23 @@ class Vip(msgspec.Struct, frozen=True, kw_only=True):
     datapaths: tuple[int, ...] = ()
 
 
+class Route(msgspec.Struct, frozen=True, kw_only=True):
+    """A static route of a logical router that an address of the task's ends matches. `nexthop` may be "discard"."""
+
+    router: int
+    prefix: str
+    nexthop: str
+    uuid: str
+
+
+class Rule(msgspec.Struct, frozen=True, kw_only=True):
+    """A row that may drop packets of a datapath: of the table ACL, QoS or Logical_Router_Policy."""
+
+    datapath: int
+    table: str
+    uuid: str
+
+
 class Inventory(msgspec.Struct, frozen=True, kw_only=True):
     """All that a task needs of the topology; a snapshot, taken when the task was made.
 
@@ -111,6 +128,9 @@ class Inventory(msgspec.Struct, frozen=True, kw_only=True):
     chassis: tuple[Chassis, ...]
     nats: tuple[Nat, ...] = ()
     vips: tuple[Vip, ...] = ()
+    routes: tuple[Route, ...] = ()
+    rules: tuple[Rule, ...] = ()
+    port_groups: tuple[str, ...] = ()
     plain: bool = False
 
     def datapath(self, key: int) -> LogicalDatapath | None:

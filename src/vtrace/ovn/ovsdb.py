@@ -9,7 +9,7 @@ import errno
 import functools
 import json
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -117,6 +117,39 @@ class Database:
                 self._tables = await anyio.to_thread.run_sync(self._table_names)
         return table in self._tables
 
+    async def monitor(self, wanted: Mapping[str, tuple[Sequence[str], Sequence[Condition]]]) -> None:
+        """Has the server tell of changes from now on: of these columns, in the rows that meet any of the conditions.
+
+        Columns that the schema of this version does not have are left out. A connection that monitors is of no other
+        use.
+        """
+        async with self._turn:
+            await anyio.to_thread.run_sync(functools.partial(self._monitor, wanted))
+
+    def _monitor(self, wanted: Mapping[str, tuple[Sequence[str], Sequence[Condition]]]) -> None:
+        schema = self._call("get_schema", [self.name]).result["tables"]
+        requests = {
+            table: [
+                {
+                    "columns": [column for column in columns if column in schema[table]["columns"]],
+                    "where": [list(condition) for condition in conditions],
+                    "select": {"initial": False},
+                }
+            ]
+            for table, (columns, conditions) in wanted.items()
+            if table in schema
+        }
+        self._call("monitor_cond", [self.name, "vtrace", requests])
+
+    def changed(self, timeout_s: float) -> bool:
+        """Waits, in the calling thread, for a change of what is monitored; whether there was one.
+
+        Raises:
+            CannotWorkError: the connection broke.
+        """
+        message = self._read(time.monotonic() + timeout_s) if self._connection is not None else None
+        return message is not None and message.method in ("update2", "update")
+
     def _table_names(self) -> frozenset[str]:
         reply = self._call("get_schema", [self.name])
         return frozenset(reply.result["tables"])
@@ -154,11 +187,20 @@ class Database:
 
     def _receive(self, request_id: Any, deadline: float) -> Any:
         while True:
+            message = self._read(deadline)
+            if message is None:
+                self._fail(f"no answer within {self._timeout_s:g} s")
+            elif message.id == request_id:
+                return message
+
+    def _read(self, deadline: float) -> Any:
+        """The next message, or None where there is none until the deadline. Answers the server's echo requests."""
+        while True:
             error, message = self._connection.recv()
             if error == errno.EAGAIN:
                 left = deadline - time.monotonic()
                 if left <= 0:
-                    self._fail(f"no answer within {self._timeout_s:g} s")
+                    return None
                 self._connection.run()
                 poller = ovs.poller.Poller()
                 self._connection.wait(poller)
@@ -169,7 +211,7 @@ class Database:
                 self._fail("the connection was closed")
             elif message.type == ovs.jsonrpc.Message.T_REQUEST and message.method == "echo":
                 self._connection.send(ovs.jsonrpc.Message.create_reply(message.params, message.id))
-            elif message.id == request_id:
+            else:
                 return message
 
     def _fail(self, reason: str) -> None:

@@ -17,7 +17,7 @@ from vtrace.model.inventory import OUTWARD, Chassis, Inventory, LogicalDatapath,
 from vtrace.model.task import Endpoint
 from vtrace.ovn.databases import LSP_COLUMNS, OvnDatabases, vpc_name
 from vtrace.ovn.ovsdb import Row, as_tuple, map_of, uuid_ref
-from vtrace.ovn.translation import read_nats, read_vips
+from vtrace.ovn.translation import read_nats, read_routes, read_rules, read_vips
 
 _MAX_DATAPATHS = 512
 # A VPC of up to so many switches and routers is armed whole, a larger one along the shortest paths.
@@ -63,12 +63,17 @@ class InventoryReader:
         rows = {d.key: self._switches.get(d.nb_uuid) or self._routers[d.nb_uuid] for d in datapaths}
         routers = {d.key: rows[d.key] for d in datapaths if d.kind != "vswitch"}
         used = tuple(sorted(chassis.values(), key=lambda c: c.name))
+        addresses = {a for pair in endpoints for e in pair for a in (e.address, *e.addresses)}
+        rules, groups = await read_rules(self._databases, rows, [p for p in ports if p.name in names])
         return Inventory(
             datapaths=tuple(datapaths),
             ports=tuple(ports),
             chassis=used,
             nats=await read_nats(self._databases, routers),
             vips=await read_vips(self._databases, rows),
+            routes=await read_routes(self._databases, routers, sorted(addresses)),
+            rules=rules,
+            port_groups=groups,
         )
 
     async def _around_pair(self, source: Endpoint, destination: Endpoint) -> set[str]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
-from vtrace.model.inventory import Backend, Nat, Vip
-from vtrace.ovn.databases import OvnDatabases
+from vtrace.model.inventory import Backend, LogicalPort, Nat, Route, Rule, Vip
+from vtrace.ovn.databases import OvnDatabases, port_groups
 from vtrace.ovn.endpoints import address_and_port
 from vtrace.ovn.ovsdb import Row, as_tuple, uuid_ref
 
@@ -27,6 +28,54 @@ async def read_nats(databases: OvnDatabases, routers: Mapping[int, Row]) -> tupl
         for (key, _), rows in zip(wanted, results, strict=True)
         for row in rows
     )
+
+
+async def read_routes(
+    databases: OvnDatabases, routers: Mapping[int, Row], addresses: Iterable[str]
+) -> tuple[Route, ...]:
+    """The static routes, of logical routers by their tunnel keys, that match any of the addresses or networks."""
+    ends = [ipaddress.ip_network(address, strict=False) for address in addresses]
+    wanted = [(key, uuid) for key, router in routers.items() for uuid in as_tuple(router["static_routes"])]
+    columns = ("_uuid", "ip_prefix", "nexthop")
+    results = await databases.nb.select_many(
+        [("Logical_Router_Static_Route", [("_uuid", "==", uuid_ref(uuid))], columns) for _, uuid in wanted]
+    )
+    return tuple(
+        Route(router=key, prefix=row["ip_prefix"], nexthop=row["nexthop"], uuid=row["_uuid"])
+        for (key, _), rows in zip(wanted, results, strict=True)
+        for row in rows
+        if any(_overlap(row["ip_prefix"], end) for end in ends)
+    )
+
+
+def _overlap(prefix: str, end: ipaddress.IPv4Network | ipaddress.IPv6Network) -> bool:
+    try:
+        return ipaddress.ip_network(prefix, strict=False).overlaps(end)
+    except (ValueError, TypeError):
+        # The other IP version, or no prefix: `overlaps` takes only its own kind.
+        return False
+
+
+async def read_rules(
+    databases: OvnDatabases, datapaths: Mapping[int, Row], ports: Sequence[LogicalPort]
+) -> tuple[tuple[Rule, ...], tuple[str, ...]]:
+    """The ACLs, QoS rows and router policies of datapaths by their tunnel keys, and of the ports' port groups.
+
+    Returns:
+        The rules, and the uuids of the port groups.
+    """
+    found = [
+        Rule(datapath=key, table=table, uuid=uuid)
+        for key, row in datapaths.items()
+        for column, table in (("acls", "ACL"), ("qos_rules", "QoS"), ("policies", "Logical_Router_Policy"))
+        for uuid in as_tuple(row.get(column, ()))
+    ]
+    groups: list[str] = []
+    for port in ports:
+        for group in await port_groups(databases.nb, [port.nb_uuid]):
+            groups.append(group["_uuid"])
+            found += [Rule(datapath=port.datapath, table="ACL", uuid=uuid) for uuid in as_tuple(group["acls"])]
+    return tuple(dict.fromkeys(found)), tuple(dict.fromkeys(groups))
 
 
 async def read_vips(databases: OvnDatabases, datapaths: Mapping[int, Row]) -> tuple[Vip, ...]:

@@ -70,7 +70,7 @@ def words(text: str) -> set[str]:
 
 def test_keys() -> None:
     found = document()
-    top = "schema task loss loss_ratio pattern packets verdicts pairs contrast paths cost"
+    top = "schema task loss loss_ratio pattern packets verdicts pairs contrast paths cost changes"
     assert found.keys() == words(top) | ADDED
     assert found["schema"] == 1
     assert found["task"].keys() == words("id state from to five_tuple direction packets_asked started finished")

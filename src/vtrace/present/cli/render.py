@@ -31,6 +31,8 @@ def render(answer: Answer, console: Console | None = None) -> None:
     for verdict in answer.verdicts:
         for line in _verdict(verdict):
             out.print(line)
+    for change in answer.changes:
+        out.print(f"\n[yellow]Δ[/] {escape(change.at)}: {escape(change.text)}")
     packets = answer.packets
     out.print(
         f"\nPackets: {packets.colored} colored = {packets.delivered} delivered + {packets.dropped} dropped + "

@@ -1,0 +1,149 @@
+"""What changed in the topology while a task ran: named for the answer, and merged into what the task knows. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from msgspec.structs import replace
+
+from vtrace.model.answer import Change, ObjectRef
+from vtrace.model.inventory import Inventory, LogicalPort, Vip
+from vtrace.model.task import Pair
+from vtrace.task.carried import carried
+
+_RULES = {"ACL": "ACL", "QoS": "QoS row", "Logical_Router_Policy": "router policy"}
+
+
+def describe(old: Inventory, new: Inventory, at: str) -> tuple[Change, ...]:
+    """The changes from one reading of the topology to the next, in words.
+
+    Args:
+        at: when the new one was read (RFC 3339).
+    """
+    found = [*_ports(old, new), *_balancers(old, new), *_translations(old, new), *_routes(old, new), *_rules(old, new)]
+    return tuple(Change(at=at, text=text, object=row) for text, row in found)
+
+
+def merged(old: Inventory, new: Inventory) -> Inventory:
+    """The new topology, with what is gone of the old one: packets from before the change are still to be explained."""
+    return Inventory(
+        datapaths=_union(old.datapaths, new.datapaths, "key"),
+        ports=_union(old.ports, new.ports, "name"),
+        chassis=_union(old.chassis, new.chassis, "name"),
+        nats=_union(old.nats, new.nats, "uuid"),
+        vips=_vips(old.vips, new.vips),
+        routes=new.routes,
+        rules=new.rules,
+        port_groups=new.port_groups,
+        plain=new.plain,
+    )
+
+
+def needs_arming(old: Inventory, new: Inventory, pairs: Sequence[Pair], pairs_now: Sequence[Pair]) -> bool:
+    """Whether the entries that stand are no longer those that are needed."""
+    if {(p.index, frozenset(carried(p))) for p in pairs} != {(p.index, frozenset(carried(p))) for p in pairs_now}:
+        return True
+    if {d.key for d in old.datapaths} != {d.key for d in new.datapaths}:
+        return True
+    return {_place(p) for p in old.ports} != {_place(p) for p in new.ports}
+
+
+def _place(port: LogicalPort) -> tuple[Any, ...]:
+    return (port.name, port.datapath, port.key, port.type, port.chassis, port.standby, port.peer_datapath)
+
+
+def _union(old: Iterable[Any], new: Iterable[Any], key: str) -> tuple[Any, ...]:
+    found = {getattr(item, key): item for item in old}
+    found.update({getattr(item, key): item for item in new})
+    return tuple(found.values())
+
+
+def _vips(old: Sequence[Vip], new: Sequence[Vip]) -> tuple[Vip, ...]:
+    """New VIPs; a backend that is gone stays known, for the packets that it still got."""
+    before = {(vip.uuid, vip.address, vip.port): vip for vip in old}
+    found = []
+    for vip in new:
+        known = before.pop((vip.uuid, vip.address, vip.port), None)
+        have = {(b.address, b.port) for b in vip.backends}
+        gone = [b for b in known.backends if (b.address, b.port) not in have] if known else []
+        found.append(replace(vip, backends=(*vip.backends, *(replace(b, status="removed") for b in gone))))
+    return (*found, *before.values())
+
+
+def _ports(old: Inventory, new: Inventory) -> Iterator[tuple[str, ObjectRef | None]]:
+    for port in new.ports:
+        before = old.port(port.name)
+        if before is None or before.chassis == port.chassis or port.type == "patch":
+            continue
+        name = port.name.removeprefix("cr-")
+        what = f"the gateway of {name}" if port.type in ("chassisredirect", "l3gateway") else name
+        row = ObjectRef(type="Port_Binding", uuid=port.sb_uuid, name=port.name)
+        if not before.chassis:
+            yield f"{what} was bound by {new.server(port.chassis)}", row
+        elif not port.chassis:
+            yield f"{what} is no longer bound: {old.server(before.chassis)} gave it up", row
+        else:
+            yield f"{what} moved from {old.server(before.chassis)} to {new.server(port.chassis)}", row
+
+
+def _balancers(old: Inventory, new: Inventory) -> Iterator[tuple[str, ObjectRef | None]]:
+    before = {(vip.uuid, vip.address, vip.port): vip for vip in old.vips}
+    for vip in new.vips:
+        row = ObjectRef(type="Load_Balancer", uuid=vip.uuid, name=vip.balancer)
+        known = before.pop((vip.uuid, vip.address, vip.port), None)
+        name = f"{vip.address}:{vip.port}" if vip.port else vip.address
+        if known is None:
+            yield f"the load balancer {vip.balancer} got the VIP {name}", row
+            continue
+        had = {(b.address, b.port): b.status for b in known.backends if b.status != "removed"}
+        has = {(b.address, b.port): b.status for b in vip.backends}
+        for address, port in sorted(has.keys() - had.keys()):
+            yield f"the backend {address}:{port} was added to {name} of {vip.balancer}", row
+        for address, port in sorted(had.keys() - has.keys()):
+            yield f"the backend {address}:{port} was removed from {name} of {vip.balancer}", row
+        for end in sorted(had.keys() & has.keys()):
+            if had[end] != has[end]:
+                yield f"the health check of {end[0]}:{end[1]} behind {name} says {has[end] or 'nothing'} now", row
+    for (uuid, address, _), vip in before.items():
+        yield (
+            f"the load balancer {vip.balancer} lost the VIP {address}",
+            ObjectRef(type="Load_Balancer", uuid=uuid, name=vip.balancer),
+        )
+
+
+def _translations(old: Inventory, new: Inventory) -> Iterator[tuple[str, ObjectRef | None]]:
+    had, has = {n.uuid: n for n in old.nats}, {n.uuid: n for n in new.nats}
+    for word, uuids, rows in (("added", has.keys() - had.keys(), has), ("removed", had.keys() - has.keys(), had)):
+        for uuid in sorted(uuids):
+            nat = rows[uuid]
+            text = f"NAT {nat.kind} {nat.external} for {nat.logical} was {word}"
+            yield text, ObjectRef(type="NAT", uuid=uuid, name=f"{nat.kind} {nat.external} {nat.logical}")
+
+
+def _routes(old: Inventory, new: Inventory) -> Iterator[tuple[str, ObjectRef | None]]:
+    had, has = {r.uuid: r for r in old.routes}, {r.uuid: r for r in new.routes}
+    for word, uuids, rows in (("added", has.keys() - had.keys(), has), ("removed", had.keys() - has.keys(), had)):
+        for uuid in sorted(uuids):
+            route = rows[uuid]
+            router = _name(new, old, route.router)
+            text = f"the route {route.prefix} by {route.nexthop} of {router} was {word}"
+            yield text, ObjectRef(type="Logical_Router_Static_Route", uuid=uuid, name=route.prefix)
+    for uuid in sorted(had.keys() & has.keys()):
+        if had[uuid] != has[uuid]:
+            route = has[uuid]
+            text = f"the route {route.prefix} of {_name(new, old, route.router)} goes by {route.nexthop} now"
+            yield text, ObjectRef(type="Logical_Router_Static_Route", uuid=uuid, name=route.prefix)
+
+
+def _rules(old: Inventory, new: Inventory) -> Iterator[tuple[str, ObjectRef | None]]:
+    had, has = set(old.rules), set(new.rules)
+    for word, rules in (("added to", has - had), ("removed from", had - has)):
+        for rule in sorted(rules, key=lambda r: (r.datapath, r.table, r.uuid)):
+            text = f"a {_RULES[rule.table]} was {word} {_name(new, old, rule.datapath)}"
+            yield text, ObjectRef(type=rule.table, uuid=rule.uuid)
+
+
+def _name(new: Inventory, old: Inventory, datapath: int) -> str:
+    found = new.datapath(datapath) or old.datapath(datapath)
+    return found.name if found else "?"

@@ -26,6 +26,8 @@ _ETH_ARP = 0x0806
 _IPV6_SKIP = (0, 43, 60)
 _IPV6_FRAGMENT = 44
 KEY_PREFIX_BYTES = 16
+# Values of `Headers.fragment`.
+WHOLE, FIRST_FRAGMENT, LATER_FRAGMENT = 0, 1, 2
 # Enough for Ethernet, two VLAN tags, the longest IPv4 and TCP headers, and the prefix.
 COPY_BYTES = 192
 
@@ -33,6 +35,8 @@ COPY_BYTES = 192
 class Headers(msgspec.Struct, frozen=True, kw_only=True):
     """What was read of one packet. For ICMP `sport` is the type and `dport` the code.
 
+    `fragment` is one of `WHOLE`, `FIRST_FRAGMENT` and `LATER_FRAGMENT`; a later one carries no ports. `ip_id` has 32
+    bits in IPv6, and only fragments have one. `vlan` is the outer tag's VLAN, -1 where there is no tag.
     `invariant` is what the packet key is computed from: fields that no hop changes.
     """
 
@@ -47,7 +51,8 @@ class Headers(msgspec.Struct, frozen=True, kw_only=True):
     dscp: int = 0
     ecn: int = 0
     ip_id: int = 0
-    fragment: int = 0
+    fragment: int = WHOLE
+    vlan: int = -1
     length_bytes: int = 0
     tcp_flags: int = 0
     invariant: bytes = b""
@@ -129,6 +134,17 @@ def _ethertype(frame: bytes) -> tuple[int, int]:
     return ethertype, offset + 2
 
 
+def _vlan(frame: bytes) -> int:
+    ethertype, tag = struct.unpack_from("!HH", frame, 12)
+    return tag & 0xFFF if ethertype in _ETH_VLAN else -1
+
+
+def _fragment(offset: int, more: int) -> int:
+    if offset:
+        return LATER_FRAGMENT
+    return FIRST_FRAGMENT if more else WHOLE
+
+
 def _ipv4(frame: bytes, offset: int) -> Headers | None:
     version_ihl, tos, total, ip_id, frag, ttl, proto = struct.unpack_from("!BBHHHBB", frame, offset)
     if version_ihl >> 4 != 4 or version_ihl & 0xF < 5 or len(frame) < offset + 20:
@@ -138,7 +154,7 @@ def _ipv4(frame: bytes, offset: int) -> Headers | None:
     later = frag & 0x1FFF
     upper = b"" if later else frame[offset + (version_ihl & 0xF) * 4 :]
     sport, dport, flags, rest = _upper(proto, upper)
-    fragment = 1 if frag & 0x3FFF else 0
+    fragment = _fragment(later, frag & 0x2000)
     invariant = struct.pack("!BHH", proto, ip_id, frag & 0x1FFF) + rest
     if later:
         body = frame[offset + (version_ihl & 0xF) * 4 :][:KEY_PREFIX_BYTES]
@@ -156,6 +172,7 @@ def _ipv4(frame: bytes, offset: int) -> Headers | None:
         ecn=tos & 3,
         ip_id=ip_id,
         fragment=fragment,
+        vlan=_vlan(frame),
         length_bytes=total,
         tcp_flags=flags,
         invariant=invariant,
@@ -169,7 +186,7 @@ def _ipv6(frame: bytes, offset: int) -> Headers | None:
     frame = frame[: offset + 40 + payload_length] if payload_length else frame
     at = offset + 40
     proto = next_header
-    fragment = 0
+    fragment = WHOLE
     ip_id = 0
     later = 0
     while proto in _IPV6_SKIP or proto == _IPV6_FRAGMENT:
@@ -177,7 +194,7 @@ def _ipv6(frame: bytes, offset: int) -> Headers | None:
         if proto == _IPV6_FRAGMENT:
             offset_flags, ip_id = struct.unpack_from("!HI", frame, at + 2)
             later = offset_flags >> 3
-            fragment = 1 if offset_flags & 0xFFF9 else 0
+            fragment = _fragment(later, offset_flags & 1)
             at += 8
         else:
             at += 8 * (length + 1)
@@ -197,8 +214,9 @@ def _ipv6(frame: bytes, offset: int) -> Headers | None:
         ttl=ttl,
         dscp=traffic_class >> 2,
         ecn=traffic_class & 3,
-        ip_id=ip_id & 0xFFFF,
+        ip_id=ip_id,
         fragment=fragment,
+        vlan=_vlan(frame),
         length_bytes=payload_length + 40,
         tcp_flags=flags,
         invariant=struct.pack("!BIH", proto, ip_id, later) + rest,
@@ -219,19 +237,29 @@ def _upper(proto: int, upper: bytes) -> tuple[int, int, int, bytes]:
     if proto == PROTO_SCTP and len(upper) >= 12:
         # Ports and the checksum that covers them are left out: the verification tag and the first chunk stay.
         return 0, 0, 0, upper[4:8] + upper[12 : 12 + KEY_PREFIX_BYTES]
-    return 0, 0, 0, upper[:KEY_PREFIX_BYTES]
+    if proto == PROTO_TCP:
+        # A first fragment too short for ports to be read (RFC 1858): what stands behind them, less the checksum.
+        return 0, 0, 0, upper[4:12]
+    return 0, 0, 0, b"" if proto == PROTO_UDP else upper[:KEY_PREFIX_BYTES]
 
 
 def _icmp_body(proto: int, upper: bytes) -> bytes:
-    """What NAT leaves alone of an ICMP message: of an echo all but the identifier, of an error the quoted id."""
-    if upper[0] in (_ICMP_ERRORS if proto == PROTO_ICMP else _ICMP6_ERRORS):
-        quoted = upper[8:]
-        if quoted and quoted[0] >> 4 == 4:
-            # The quoted packet's id and the second four bytes of its transport header: not addresses, not ports.
-            transport = (quoted[0] & 0xF) * 4
-            return quoted[4:6] + quoted[transport + 4 : transport + 8]
-        return quoted[44:48]
-    return upper[6:8] + upper[8 : 8 + KEY_PREFIX_BYTES]
+    """What NAT leaves alone of an ICMP message: of an echo all but the identifier, of an error the quoted packet's."""
+    if upper[0] not in (_ICMP_ERRORS if proto == PROTO_ICMP else _ICMP6_ERRORS):
+        return upper[6:8] + upper[8 : 8 + KEY_PREFIX_BYTES]
+    quoted = upper[8:]
+    if len(quoted) >= 20 and quoted[0] >> 4 == 4:
+        return quoted[4:6] + _quoted(quoted[9], quoted[(quoted[0] & 0xF) * 4 :])
+    return _quoted(quoted[6], quoted[40:]) if len(quoted) >= 40 else b""
+
+
+def _quoted(proto: int, transport: bytes) -> bytes:
+    """Of the quoted transport header what NAT leaves alone: no ports, no identifier, no checksum that covers them."""
+    if proto == PROTO_UDP:
+        return transport[4:6] + transport[8 : 8 + KEY_PREFIX_BYTES]
+    if proto in (PROTO_ICMP, PROTO_ICMP6):
+        return transport[:1] + transport[6 : 8 + KEY_PREFIX_BYTES]
+    return transport[4:8]
 
 
 def _ip4_text(raw: bytes) -> str:

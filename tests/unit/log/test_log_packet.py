@@ -6,6 +6,7 @@ import pytest
 from builders import PROPERTY
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from vtrace.log.packet import Arp, Headers, decode, decode_arp
 
@@ -47,6 +48,7 @@ def test_udp_over_ipv4() -> None:
         "ecn": 1,
         "ip_id": 0x1234,
         "fragment": 0,
+        "vlan": -1,
         "length_bytes": 32,
         "tcp_flags": 0,
     }
@@ -73,7 +75,9 @@ def test_icmp_type_and_code_stand_in_place_of_ports() -> None:
 @pytest.mark.parametrize("tags", ["8100 2064 ", "88a8 0064 8100 2065 "], ids=["802.1Q", "QinQ"])
 def test_vlan_tags_are_passed_over(tags: str) -> None:
     plain = decode(frame(ETHERNET + IPV4_UDP + UDP))
-    assert decode(frame(ETHERNET + tags + IPV4_UDP + UDP)) == plain
+    assert plain is not None
+    outer = {"8100": 0x64, "88a8": 0x64}[tags[:4]]
+    assert decode(frame(ETHERNET + tags + IPV4_UDP + UDP)) == replace(plain, vlan=outer)
 
 
 def test_first_fragment_has_ports_and_a_later_one_has_none() -> None:
@@ -82,7 +86,7 @@ def test_first_fragment_has_ports_and_a_later_one_has_none() -> None:
     assert first is not None
     assert later is not None
     assert (first.fragment, first.sport, first.dport) == (1, 5000, 53)
-    assert (later.fragment, later.sport, later.dport) == (1, 0, 0)
+    assert (later.fragment, later.sport, later.dport) == (2, 0, 0)
     assert first.invariant != later.invariant
 
 
@@ -100,6 +104,7 @@ def test_udp_over_ipv6() -> None:
         "ecn": 2,
         "ip_id": 0,
         "fragment": 0,
+        "vlan": -1,
         "length_bytes": 52,
         "tcp_flags": 0,
     }
@@ -115,7 +120,7 @@ def test_ipv6_extension_headers_are_passed_over() -> None:
 
 @pytest.mark.parametrize(
     ("offset_and_more", "fragment", "sport"),
-    [("0001", 1, 5000), ("00a9", 1, 0), ("00a8", 1, 0), ("0000", 0, 5000)],
+    [("0001", 1, 5000), ("00a9", 2, 0), ("00a8", 2, 0), ("0000", 0, 5000)],
     ids=["first", "middle", "last", "atomic"],
 )
 def test_ipv6_fragments(offset_and_more: str, fragment: int, sport: int) -> None:

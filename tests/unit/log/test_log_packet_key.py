@@ -160,3 +160,45 @@ def test_an_icmp_error_survives_nat() -> None:
         return struct.pack("!BBHHH", 3, 3, 0, 0, 0) + quoted
 
     assert key(ipv4(1, error(0x0A000001, 1))) == key(ipv4(1, error(0xC0000201, 2)))
+
+
+@pytest.mark.parametrize("six", [False, True], ids=["IPv4", "IPv6"])
+@pytest.mark.parametrize("proto", [6, 17, 1], ids=["TCP", "UDP", "echo"])
+def test_an_icmp_error_survives_nat_of_ports_too(proto: int, six: bool) -> None:
+    """Ports or identifier of the quoted packet, and the checksum that covers them, are translated back."""
+
+    def error(port: int, check: int) -> bytes:
+        quoted = {6: tcp(sport=port, check=check), 17: udp(sport=port, check=check)}.get(
+            proto, icmp(identifier=port, check=check)
+        )
+        if six:
+            header = struct.pack("!IHBB", 6 << 28, len(quoted), 58 if proto == 1 else proto, 60)
+            header += ipaddress.IPv6Address(port).packed + ipaddress.IPv6Address(2).packed
+            return ipv6(58, struct.pack("!BBHI", 1, 4, check, 0) + header + quoted)
+        header = struct.pack("!BBHHHBBHII", 0x45, 0, 20 + len(quoted), 9, 0, 60, proto, check, port, 0x0A000002)
+        return ipv4(1, struct.pack("!BBHHH", 3, 3, check, 0, 0) + header + quoted)
+
+    assert key(error(1000, 1)) == key(error(40000, 0xFFFF))
+
+
+def test_errors_about_two_datagrams_have_two_keys() -> None:
+    def error(payload: bytes) -> bytes:
+        quoted = struct.pack("!BBHHHBBHII", 0x45, 0, 40, 0, 0, 60, 17, 0, 1, 2) + udp(payload)
+        return ipv4(1, struct.pack("!BBHHH", 3, 3, 0, 0, 0) + quoted)
+
+    assert key(error(b"one datagram ...")) != key(error(b"another datagram"))
+
+
+def test_a_first_fragment_too_short_for_ports_survives_nat() -> None:
+    """RFC 1858: eight bytes of a TCP header are enough for a fragment."""
+    before, after = (ipv4(6, tcp(sport=port)[:8], frag=0x2000) for port in (1000, 40000))
+    assert key(before) == key(after)
+    assert key(before) != key(ipv4(6, tcp(seq=9)[:8], frag=0x2000))
+    assert key(ipv4(17, udp(sport=1)[:6], frag=0x2000)) == key(ipv4(17, udp(sport=2)[:6], frag=0x2000))
+
+
+def test_later_fragments_have_keys_of_their_own_by_their_32_bit_id() -> None:
+    def fragment(ident: int) -> bytes:
+        return ipv6(44, struct.pack("!BBHI", 17, 0, 8 << 3, ident) + bytes(24))
+
+    assert key(fragment(1)) != key(fragment(0x10001))

@@ -18,17 +18,27 @@ VM1_IP, VM2_IP = "10.0.0.1", "10.0.0.2"
 
 
 def packet(
-    *, tos: int = 0, number: int = 7, source: str = VM1_MAC, destination: str = VM2_MAC, dport: int = 80
+    *,
+    tos: int = 0,
+    number: int = 7,
+    source: str = VM1_MAC,
+    destination: str = VM2_MAC,
+    dport: int = 80,
+    back: bool = False,
 ) -> bytes:
-    """A UDP packet from vm1 to vm2 (RFC 791, RFC 768; no UDP checksum)."""
+    """A UDP packet from vm1 to vm2, or what vm2 answers (RFC 791, RFC 768; no UDP checksum)."""
     length = 28 + 16
-    addresses = bytes(map(int, VM1_IP.split("."))) + bytes(map(int, VM2_IP.split(".")))
+    ends, ports = [VM1_IP, VM2_IP], (5000, dport)
+    if back:
+        source, destination, ports = VM2_MAC, VM1_MAC, (dport, 5000)
+        ends.reverse()
+    addresses = b"".join(bytes(map(int, end.split("."))) for end in ends)
     words = struct.unpack("!10H", struct.pack("!BBHHHBBH", 0x45, tos, length, number, 0, 64, 17, 0) + addresses)
     total = sum(words)
     checksum = ~((total & 0xFFFF) + (total >> 16)) & 0xFFFF
     ip = struct.pack("!BBHHHBBH", 0x45, tos, length, number, 0, 64, 17, checksum) + addresses
     macs = bytes.fromhex((destination + source).replace(":", ""))
-    return macs + b"\x08\x00" + ip + struct.pack("!HHHH", 5000, dport, length - 20, 0) + bytes(16)
+    return macs + b"\x08\x00" + ip + struct.pack("!HHHH", *ports, length - 20, 0) + bytes(16)
 
 
 def tos_of(frame: bytes) -> int:
@@ -40,21 +50,35 @@ class Wired:
 
     def __init__(self, folder: Path) -> None:
         self.left, self.right = (self._switch(folder / name) for name in ("left", "right"))
-        socket = folder / "wire"
-        self._ports(self.left, f"pstream=punix:{socket}")
-        wait_until("the wire's socket", socket.exists)
-        self._ports(self.right, f"stream=unix:{socket}")
-        wait_until("the wire", self._is_up)
+        self._socket = folder / "wire"
+        self._port(self.left, "wire", WIRE, f"pstream=punix:{self._socket}")
+        wait_until("the wire's socket", self._socket.exists)
+        for switch in (self.left, self.right):
+            self._port(switch, "vm", VM1)
+            self._port(switch, "other", OTHER)
+        self.join()
 
     def _switch(self, folder: Path) -> Switch:
         folder.mkdir()
         return Switch(folder)
 
-    def _ports(self, switch: Switch, wire: str) -> None:
-        for name, ofport, options in (("vm", VM1, ""), ("wire", WIRE, wire), ("other", OTHER, "")):
-            words = ["add-port", "br0", name, "--", "set", "interface", name, "type=dummy", f"ofport_request={ofport}"]
-            words += [f"options:tx_pcap={switch.rundir}/{name}.pcap", *([f"options:{options}"] if options else [])]
-            switch.vsctl(*words)
+    def _port(self, switch: Switch, name: str, ofport: int, options: str = "") -> None:
+        words = ["add-port", "br0", name, "--", "set", "interface", name, "type=dummy", f"ofport_request={ofport}"]
+        words += [f"options:tx_pcap={switch.rundir}/{name}.pcap", *([f"options:{options}"] if options else [])]
+        switch.vsctl(*words)
+
+    def join(self) -> None:
+        """Plugs the wire in at the right."""
+        self._port(self.right, "wire", WIRE, f"stream=unix:{self._socket}")
+        wait_until("the wire", self._is_up)
+
+    def cut(self) -> None:
+        """Lets the wire lose everything, with both its ports up."""
+        self.left.vsctl("set", "interface", "wire", f"options:pstream=punix:{self._socket}.cut")
+
+    def mend(self) -> None:
+        self.left.vsctl("set", "interface", "wire", f"options:pstream=punix:{self._socket}")
+        wait_until("the wire", self._is_up)
 
     def _is_up(self) -> bool:
         before = self.seen(self.right, "vm")

@@ -1,0 +1,224 @@
+"""The whole way on two switches without OVN: an inventory file, real packets, a fault, the verdict."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+import pytest
+from private_switch import Switch
+from wired_switches import VM1_IP, VM1_MAC, VM2_IP, VM2_MAC, Wired, packet, tos_of
+
+from vtrace.embedded import Cloud, diagnose
+from vtrace.model.answer import Answer, Verdict
+from vtrace.model.task import TaskSpec, TrafficFilter
+from vtrace.plain.inventory_file import parse
+
+pytestmark = [pytest.mark.ovs, pytest.mark.anyio]
+
+FILE = """
+[[server]]
+name = "left"
+rundir = "{left}"
+bridges = ["br0"]
+
+[[server]]
+name = "right"
+rundir = "{right}"
+bridges = ["br0"]
+
+[[endpoint]]
+name = "vm1"
+server = "left"
+bridge = "br0"
+port = "vm"
+mac = "{mac1}"
+addresses = ["{ip1}"]
+
+[[endpoint]]
+name = "vm2"
+server = "right"
+bridge = "br0"
+port = "vm"
+mac = "{mac2}"
+addresses = ["{ip2}"]
+
+[[link]]
+kind = "wire"
+ends = [
+  {{ server = "left", bridge = "br0", port = "wire" }},
+  {{ server = "right", bridge = "br0", port = "wire" }},
+]
+"""
+THROUGH = ("in_port=11,actions=output:12", "in_port=12,actions=output:11")
+STAGED = (
+    "priority=10,actions=resubmit(,10)",
+    "table=10,priority=50,in_port=11,ip,actions=load:12->NXM_NX_REG0[0..15],resubmit(,20)",
+    "table=10,priority=50,in_port=12,ip,actions=load:11->NXM_NX_REG0[0..15],resubmit(,20)",
+    "table=20,priority=1,actions=resubmit(,30)",
+    "table=30,actions=output:NXM_NX_REG0[0..15]",
+)
+
+
+@pytest.fixture(scope="module")
+def both() -> Iterator[Wired]:
+    with tempfile.TemporaryDirectory(prefix="vtrace-plain-") as folder:
+        wired = Wired(Path(folder))
+        try:
+            yield wired
+        finally:
+            wired.stop()
+
+
+@pytest.fixture
+def wired(both: Wired) -> Wired:
+    both.reset()
+    return both
+
+
+def put(switch: Switch, *lines: str) -> None:
+    for line in lines:
+        switch.ofctl("add-flow", line)
+
+
+@asynccontextmanager
+async def talking(wired: Wired) -> AsyncIterator[None]:
+    """vm1 sends to vm2, and vm2 back, some fifty packets a second."""
+
+    async def talk() -> None:
+        number = 0
+        while True:
+            number += 1
+            await wired.left.receive("vm", packet(number=number))
+            await wired.right.receive("vm", packet(number=number, back=True))
+            await anyio.sleep(0.02)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(talk)
+        yield
+        group.cancel_scope.cancel()
+
+
+async def ask(wired: Wired, *, packets: int = 30, timeout_s: float = 12) -> Answer:
+    text = FILE.format(
+        left=wired.left.rundir, right=wired.right.rundir, mac1=VM1_MAC, mac2=VM2_MAC, ip1=VM1_IP, ip2=VM2_IP
+    )
+    spec = TaskSpec(
+        task_id="",
+        sources=("vm1",),
+        destinations=("vm2",),
+        traffic=TrafficFilter(proto="udp", dport=80),
+        packets=packets,
+        timeout_s=timeout_s,
+    )
+    async with talking(wired):
+        answer = await diagnose(spec, Cloud(nb="", sb="", servers=(), plain=parse(text, "plain.toml")), print)
+    assert answer.cost.entries_left == 0
+    for switch in (wired.left, wired.right):
+        assert {tos_of(frame) for frame in wired.seen(switch, "vm") + wired.seen(switch, "other")} <= {0}
+    return answer
+
+
+def only(answer: Answer) -> Verdict:
+    (verdict,) = [v for v in answer.verdicts if v.kind in ("dropped", "lost_between")]
+    return verdict
+
+
+@pytest.mark.parametrize("pipeline", [THROUGH, STAGED, ("actions=NORMAL",)], ids=["one table", "stages", "normal"])
+async def test_no_loss(wired: Wired, pipeline: tuple[str, ...]) -> None:
+    for switch in (wired.left, wired.right):
+        put(switch, *pipeline)
+    answer = await ask(wired)
+    assert (answer.loss, answer.packets.delivered) == ("no", 30), answer
+    (path,) = answer.paths
+    assert [(hop.server, hop.vfd, hop.point, hop.in_port, hop.out_port) for hop in path.hops] == [
+        ("left", "br0", "first_hop", "vm1", ""),
+        ("left", "br0", "remote_output", "vm1", "wire"),
+        ("right", "br0", "ingress", "wire", ""),
+        ("right", "br0", "egress", "wire", "vm2"),
+    ]
+
+
+async def test_an_entry_that_drops(wired: Wired) -> None:
+    for switch in (wired.left, wired.right):
+        put(switch, *STAGED)
+    put(wired.right, "table=20,cookie=0xbad,priority=9,udp,tp_dst=80,actions=drop")
+    answer = await ask(wired)
+    verdict = only(answer)
+    assert (answer.loss, verdict.where.server, verdict.where.vfd) == ("yes", "right", "br0")
+    assert verdict.why is not None
+    assert verdict.why.object is not None
+    assert (verdict.why.code, verdict.why.object.type, verdict.why.object.uuid) == (
+        "foreign_flow_entry",
+        "OpenFlow entry",
+        "0xbad",
+    )
+    assert "table=20,priority=9,udp,tp_dst=80 actions=drop" in verdict.why.summary
+
+
+async def test_a_table_without_an_entry(wired: Wired) -> None:
+    put(wired.left, *(line for line in STAGED if "table=30" not in line), "table=30,arp,actions=output:12")
+    put(wired.right, *STAGED)
+    verdict = only(await ask(wired))
+    assert (verdict.where.server, verdict.why.code) == ("left", "foreign_flow_entry")
+    assert "table 30 of the bridge br0 on left has no entry for it" in verdict.why.summary
+
+
+async def test_a_port_that_is_not_there(wired: Wired) -> None:
+    put(wired.left, *THROUGH)
+    put(wired.right, "in_port=12,actions=output:77", "in_port=11,actions=output:12")
+    verdict = only(await ask(wired))
+    assert (verdict.where.server, verdict.why.code) == ("right", "foreign_flow_entry")
+    assert "outputs it to port 77" in verdict.why.summary
+
+
+async def test_the_wrong_port(wired: Wired) -> None:
+    put(wired.left, *THROUGH)
+    put(wired.right, "in_port=12,actions=output:13", "in_port=11,actions=output:12")
+    answer = await ask(wired)
+    assert [v.kind for v in answer.verdicts if v.packets] == ["left_domain"]
+    assert answer.verdicts[0].where.port == "other"
+
+
+async def test_a_loss_on_the_wire(wired: Wired) -> None:
+    for switch in (wired.left, wired.right):
+        put(switch, *THROUGH)
+    wired.cut()
+    try:
+        verdict = only(await ask(wired))
+    finally:
+        wired.mend()
+    assert (verdict.kind, verdict.why.code) == ("lost_between", "physical_loss")
+    assert (verdict.where.server, verdict.where.next_server, verdict.where.port) == ("left", "right", "wire")
+
+
+async def test_an_end_that_is_gone(wired: Wired) -> None:
+    for switch in (wired.left, wired.right):
+        put(switch, *THROUGH)
+    wired.right.vsctl("--", "del-port", "br0", "wire")
+    try:
+        verdict = only(await ask(wired))
+    finally:
+        wired.join()
+    assert (verdict.kind, verdict.why.code) == ("lost_between", "tunnel_misconfigured")
+    assert "wire of right is not there" in verdict.why.summary
+
+
+async def test_entries_that_change_meanwhile_are_followed_anew(wired: Wired) -> None:
+    for switch in (wired.left, wired.right):
+        put(switch, *THROUGH)
+
+    async def change() -> None:
+        # Packets are on their way with a color: no event tells the test.
+        while not any(tos_of(frame) for frame in wired.seen(wired.left, "wire")):  # noqa: ASYNC110
+            await anyio.sleep(0.02)
+        put(wired.left, "priority=40000,ip,in_port=11,actions=dec_ttl,output:12")
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(change)
+        answer = await ask(wired, packets=300)
+    assert answer.loss == "no", answer
+    assert any("changed; armed again" in note for note in answer.notes)

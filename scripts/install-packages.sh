@@ -4,7 +4,7 @@
 # Services may already run here, an Open vSwitch under production traffic among them. So:
 # - packages that are installed are not passed on, and nothing of Open vSwitch or OVN is upgraded or removed;
 # - for the time of the installation policy-rc.d forbids every start, stop and restart;
-# - the Open vSwitch and OVN services that come with a new package stay disabled, so that a reboot starts none.
+# - the Open vSwitch, OVN and BIRD services that come with a new package stay disabled, so that a reboot starts none.
 set -euo pipefail
 . "$(dirname "$0")/common.sh"
 
@@ -24,7 +24,7 @@ recover_policy() {
 
 policy_forbids_all() {
     local service status
-    for service in openvswitch-switch ovn-central ovn-host; do
+    for service in openvswitch-switch ovn-central ovn-host bird; do
         status=0
         "$policy" "$service" start >/dev/null 2>&1 || status=$?
         [ "$status" -eq 101 ] || return 1
@@ -45,7 +45,7 @@ is_installed() { [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" 
 
 # Services a new package of Open vSwitch or OVN has enabled for the next boot.
 leave_disabled() {
-    local package unit units
+    local package script unit units
     for package in "${new_daemons[@]}"; do
         is_installed "$package" || continue
         mapfile -t units < <(dpkg -L "$package" | sed -nE 's#^(/usr)?/lib/systemd/system/([^/@]+\.service)$#\2#p')
@@ -56,8 +56,9 @@ leave_disabled() {
                 DPKG_MAINTSCRIPT_PACKAGE=$package deb-systemd-helper disable "$unit" >/dev/null 2>&1 || true
             fi
         done
-        if [ -e "/etc/init.d/$package" ] && command -v update-rc.d >/dev/null; then
-            update-rc.d "$package" disable >/dev/null 2>&1 || true
+        script=${package/bird2/bird}
+        if [ -e "/etc/init.d/$script" ] && command -v update-rc.d >/dev/null; then
+            update-rc.d "$script" disable >/dev/null 2>&1 || true
         fi
     done
 }
@@ -89,7 +90,7 @@ export DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1 NEEDRESTART_MODE=l
 packages=()
 for name in "$@"; do is_installed "$name" || packages+=("$name"); done
 new_daemons=()
-for name in openvswitch-switch ovn-central ovn-host; do is_installed "$name" || new_daemons+=("$name"); done
+for name in openvswitch-switch ovn-central ovn-host bird2; do is_installed "$name" || new_daemons+=("$name"); done
 if [ ${#packages[@]} -eq 0 ]; then exit 0; fi
 
 recover_policy

@@ -36,8 +36,14 @@ def merged(old: Inventory, new: Inventory) -> Inventory:
         routes=new.routes,
         rules=new.rules,
         port_groups=new.port_groups,
+        moved=tuple(sorted({*old.moved, *(p.name for p in new.ports if _has_moved(p, old))})),
         plain=new.plain,
     )
+
+
+def _has_moved(port: LogicalPort, old: Inventory) -> bool:
+    before = old.port(port.name)
+    return before is not None and before.chassis != port.chassis
 
 
 def needs_arming(old: Inventory, new: Inventory, pairs: Sequence[Pair], pairs_now: Sequence[Pair]) -> bool:

@@ -467,6 +467,7 @@ class TaskRunner:
             replies=tuple(self._replies()),
             packets_asked=self._spec.packets,
             disturbances=tuple(self._disturbances),
+            changes=tuple(self.outcome.changes),
             entered=dict(self._entered_packets),
             for_others=dict(self._follow.for_others),
             reply_asked=Direction.REPLY in self._spec.directions,

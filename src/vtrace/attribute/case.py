@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from vtrace.model.answer import Change
 from vtrace.model.inspection import Inspection
 from vtrace.model.inventory import Inventory
 from vtrace.model.record import LogRecord
@@ -60,6 +61,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
         entered: packets of each pair that our entries at the first hop counted, whether or not a copy came.
         disturbances: when (nanoseconds since the epoch) and on which chassis somebody took our entries off.
         for_others: packets of each pair that were sent to an address it shares and went on to other endpoints.
+        changes: of the topology, while the task ran.
         reply_asked: whether the reply direction is colored too, so that it need not be counted.
         packets_asked: N for each pair and direction.
     """
@@ -79,6 +81,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     entered: Mapping[int, int] = {}
     for_others: Mapping[int, int] = {}
     disturbances: tuple[tuple[str, int], ...] = ()
+    changes: tuple[Change, ...] = ()
 
     def pair(self, index: int) -> Pair:
         return next(p for p in self.pairs if p.index == index)

@@ -427,11 +427,14 @@ def _physical_drop(inspection: Inspection, inventory: Inventory) -> Cause | None
     reference = ObjectRef(type="Logical_Switch_Port", uuid=port.nb_uuid, name=port.name)
     if not port.enabled:
         return _disabled(step, port)
-    if not port.chassis:
+    moving = port.name in inventory.moved and port.chassis != inspection.chassis
+    if not port.chassis or moving:
         return Cause(
             code="port_unbound",
             actor="provider",
-            summary=f"no chassis has bound the port {port.name}",
+            summary=f"no chassis had bound the port {port.name} just then: it was moving"
+            if moving
+            else f"no chassis has bound the port {port.name}",
             object=reference,
             fix=f"ovn-sbctl find Port_Binding logical_port={port.name}; on its server: ovs-vsctl find Interface "
             f"external_ids:iface-id={port.name}",

@@ -165,12 +165,15 @@ class _Endings:
             port = self._inventory.port_by_key(last.datapath, last.out_key)
             if port is not None and port.type in _LEADS_ON:
                 return "evidence_missing", self._beyond(here, port), None
+            if port is not None and port in self._inventory.ends(self._case.pair(row["pair"]).destination):
+                # The right port, and its color already off here: it was on the move, or nothing watches beyond.
+                return "evidence_missing", here, None
             if self._case.pair(row["pair"]).destination.outside:
                 return "left_domain", here, None
             return "dropped", here, _misdelivered(port, last, self._case.pair(row["pair"]).destination.name)
         if self._was_disturbed(last.chassis, last) or self._cut_explains(last.chassis):
             return "evidence_missing", here, None
-        return "dropped", here, _unknown(inspection, self._inventory)
+        return "dropped", here, _unknown(inspection, self._case)
 
     def _was_disturbed(self, chassis: str, last: LogRecord) -> bool:
         """Whether our entries on the chassis were taken off about the time of a record, so that none could follow."""
@@ -305,20 +308,22 @@ def _between(last: LogRecord, check: Any, inventory: Inventory) -> Cause:
     )
 
 
-def _unknown(inspection: Inspection | None, inventory: Inventory) -> Cause:
+def _unknown(inspection: Inspection | None, case: Case) -> Cause:
+    changes = "; ".join(change.text for change in case.changes)
+    meanwhile = f"; while the task ran: {changes}" if changes else ""
     if inspection is None:
         return Cause(
             code="unknown",
             actor="unknown",
-            summary="it went in and did not come out; the slow path could not be asked why",
+            summary=f"it went in and did not come out; the slow path could not be asked why{meanwhile}",
             confidence=CANDIDATE,
         )
-    server = inventory.server(inspection.chassis)
+    server = case.inventory.server(inspection.chassis)
     return Cause(
         code="unknown",
         actor="unknown",
         summary=f"it went in and did not come out; asked after that, the pipeline of {server} would have passed it "
-        f"({inspection.outcome})",
+        f"({inspection.outcome}){meanwhile}",
         confidence=CANDIDATE,
         evidence=(
             Evidence(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
+from msgspec.structs import replace
+
 from vtrace.attribute.case import Case
 from vtrace.attribute.endings import Ending
 from vtrace.attribute.rewriting import rewrites
@@ -21,11 +23,23 @@ def paths(case: Case, found: Sequence[Ending]) -> tuple[PathAnswer, ...]:
     for ending in found:
         counts[(ending.pair, ending.path, ending.kind)] += 1
     rows = case.reconstruction.paths.to_pylist()
-    answers = []
+    answers: list[PathAnswer] = []
+    seen: dict[tuple[object, ...], int] = {}
     for (index, path, kind), packets in sorted(counts.items(), key=lambda item: (item[0][0], -item[1], item[0])):
         pair = case.pair(index)
         start, end = pair.task_ends
         hops = tuple(hops_of([case.records[number] for number in rows[path]["hops"]], case.inventory))
+        way = (
+            index,
+            kind,
+            *((h.server, h.vfd, h.point, h.in_port, h.out_port, *(r.kind for r in h.rewritten)) for h in hops),
+        )
+        if way in seen:
+            # Records differ in more than an answer shows: which chassis was thought to be the tunnel's other end.
+            known = answers[seen[way]]
+            answers[seen[way]] = replace(known, packets=known.packets + packets)
+            continue
+        seen[way] = len(answers)
         answers.append(
             PathAnswer(
                 packets=packets,

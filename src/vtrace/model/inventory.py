@@ -120,6 +120,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
 class Inventory(msgspec.Struct, frozen=True, kw_only=True):
     """All that a task needs of the topology; a snapshot, taken when the task was made.
 
+    `moved` names the ports whose chassis changed since the task began.
     `plain` says that there is no OVN: each datapath is a bridge, each chassis too, and keys are port numbers.
     """
 
@@ -131,6 +132,7 @@ class Inventory(msgspec.Struct, frozen=True, kw_only=True):
     routes: tuple[Route, ...] = ()
     rules: tuple[Rule, ...] = ()
     port_groups: tuple[str, ...] = ()
+    moved: tuple[str, ...] = ()
     plain: bool = False
 
     def datapath(self, key: int) -> LogicalDatapath | None:

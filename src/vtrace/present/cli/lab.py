@@ -31,7 +31,7 @@ def add_parser(subparsers: Subparsers) -> None:
     _add_option_lab(lab, None)
 
     up = _command(commands, "up", _up, "build the lab and wait until it forwards")
-    up.add_argument("topology", nargs="?", metavar="TOPOLOGY", help="a topology file (default: the one that ships)")
+    up.add_argument("topology", nargs="?", metavar="TOPOLOGY", help="a topology file, or the name of one that ships")
 
     show = _command(commands, "status", _status, "say what stands; exit code 1 when the lab is not up")
     show.add_argument("--json", action="store_true", help="print one JSON document")
@@ -59,13 +59,15 @@ def _add_traffic(commands: Subparsers) -> None:
     traffics = parser.add_subparsers(required=True, metavar="start|stop|list")
 
     start = _command(traffics, "start", _traffic_start, "start a traffic and print its id")
-    start.add_argument("--from", dest="source", required=True, metavar="VM")
-    start.add_argument("--to", required=True, metavar="VM[:ADDRESS]|ADDRESS")
+    start.add_argument("--from", dest="source", required=True, metavar="NODE[:ADDRESS]", help="a VM or outside box")
+    start.add_argument("--source", dest="source_address", metavar="ADDRESS", help="one of the sender's, to send from")
+    start.add_argument("--to", required=True, metavar="NODE[:ADDRESS]|ADDRESS")
     start.add_argument("--proto", choices=("tcp", "udp", "icmp"), default="udp")
     start.add_argument("--sport", type=int, metavar="PORT")
     start.add_argument("--dport", type=int, metavar="PORT", help="default: one that no other traffic uses")
     start.add_argument("--rate", type=float, default=traffic.DEFAULT_RATE_PPS, metavar="PPS", help="messages a second")
     start.add_argument("--size", type=int, default=traffic.DEFAULT_SIZE_BYTES, metavar="BYTES", help="of payload")
+    start.add_argument("--flows", type=int, default=1, metavar="N", help="N source ports, used in turn (default: 1)")
     start.add_argument("--ip", type=int, choices=(4, 6))
     start.add_argument("--dscp", type=int, default=0)
     start.add_argument("--seconds", type=float, default=traffic.DEFAULT_SECONDS, help="it ends by itself after that")
@@ -140,7 +142,8 @@ def _traffic_start(args: argparse.Namespace) -> int:
     programs.require_root()
     state = lab_state.require(lab_state.lab_name(args.lab))
     fields = traffic.Wish.__struct_fields__
-    started = traffic.start(state, traffic.Wish(**{name: getattr(args, name) for name in fields}))
+    wish = traffic.Wish(**{name: getattr(args, name) for name in fields})
+    started = traffic.start(state, wish, flows=args.flows, source_address=args.source_address)
     print(started.text(), file=sys.stderr)
     print(started.id)
     return 0

@@ -70,7 +70,11 @@ class Site:
         return Scope(
             chassis=self.name,
             layout=self.layout,
-            datapaths=(LogicalDatapath(key=self.number, name="br0", kind="vswitch", nb_uuid="", sb_uuid="", chassis=(self.name,)),),
+            datapaths=(
+                LogicalDatapath(
+                    key=self.number, name="br0", kind="vswitch", nb_uuid="", sb_uuid="", chassis=(self.name,)
+                ),
+            ),
             ports=tuple(LogicalPort(name=f"{self.name}-{n}", key=k, datapath=self.number) for n, k in ports),
             vifs=(LocalVif(ofport=OfPort(VM1), datapath=self.number, key=VM1),),
             tunnels=(TunnelPort(name="wire", ofport=OfPort(WIRE), kind="wire", remote_ip="", chassis=peer),),

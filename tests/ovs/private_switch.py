@@ -67,10 +67,10 @@ class Switch:
         argv = ["ovs-vsctl", f"--db=unix:{self.rundir}/db.sock", "--timeout=10", *args]
         return subprocess.run(argv, check=True, timeout=15, env=self._env, capture_output=True, text=True).stdout
 
-    def ofctl(self, *args: str) -> str:
+    def ofctl(self, *args: str, bridge: str = "br0") -> str:
         """ovs-ofctl by hand: what somebody else does to the bridge."""
         command, *rest = args
-        argv = ["ovs-ofctl", "-O", "OpenFlow13", command, f"unix:{self.mgmt}", *rest]
+        argv = ["ovs-ofctl", "-O", "OpenFlow13", command, f"unix:{self.rundir}/{bridge}.mgmt", *rest]
         return subprocess.run(argv, check=True, timeout=15, env=self._env, capture_output=True, text=True).stdout
 
     async def receive(self, port: str, packet: bytes) -> None:

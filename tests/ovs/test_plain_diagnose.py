@@ -10,7 +10,7 @@ from pathlib import Path
 import anyio
 import pytest
 from private_switch import Switch
-from wired_switches import VM1_IP, VM1_MAC, VM2_IP, VM2_MAC, Wired, packet, tos_of
+from wired_switches import VM1_IP, VM1_MAC, VM2_IP, VM2_MAC, Wired, frames, packet, tos_of
 
 from vtrace.embedded import Cloud, diagnose
 from vtrace.model.answer import Answer, Verdict
@@ -103,6 +103,12 @@ async def talking(wired: Wired) -> AsyncIterator[None]:
 
 
 async def ask(wired: Wired, *, packets: int = 30, timeout_s: float = 12) -> Answer:
+    """The answer while the VMs talk; no VM may have seen a color, nor anything be left."""
+    async with talking(wired):
+        return await ask_only(wired, packets, timeout_s)
+
+
+async def ask_only(wired: Wired, packets: int = 30, timeout_s: float = 12) -> Answer:
     text = FILE.format(
         left=wired.left.rundir, right=wired.right.rundir, mac1=VM1_MAC, mac2=VM2_MAC, ip1=VM1_IP, ip2=VM2_IP
     )
@@ -114,8 +120,7 @@ async def ask(wired: Wired, *, packets: int = 30, timeout_s: float = 12) -> Answ
         packets=packets,
         timeout_s=timeout_s,
     )
-    async with talking(wired):
-        answer = await diagnose(spec, Cloud(nb="", sb="", servers=(), plain=parse(text, "plain.toml")), print)
+    answer = await diagnose(spec, Cloud(nb="", sb="", servers=(), plain=parse(text, "plain.toml")), print)
     assert answer.cost.entries_left == 0
     for switch in (wired.left, wired.right):
         assert {tos_of(frame) for frame in wired.seen(switch, "vm") + wired.seen(switch, "other")} <= {0}
@@ -222,3 +227,90 @@ async def test_entries_that_change_meanwhile_are_followed_anew(wired: Wired) -> 
         answer = await ask(wired, packets=300)
     assert answer.loss == "no", answer
     assert any("changed; armed again" in note for note in answer.notes)
+
+
+PATCHED = """
+[[server]]
+name = "left"
+rundir = "{left}"
+bridges = ["br0", "br1"]
+
+[[endpoint]]
+name = "vm1"
+server = "left"
+bridge = "br0"
+port = "vm"
+mac = "{mac1}"
+addresses = ["{ip1}"]
+
+[[endpoint]]
+name = "vm2"
+server = "left"
+bridge = "br1"
+port = "far"
+mac = "{mac2}"
+addresses = ["{ip2}"]
+
+[[link]]
+kind = "patch"
+ends = [
+  {{ server = "left", bridge = "br0", port = "to-br1" }},
+  {{ server = "left", bridge = "br1", port = "to-br0" }},
+]
+"""
+
+
+@pytest.fixture
+def patched(wired: Wired) -> Iterator[Wired]:
+    left = wired.left
+    left.vsctl("add-br", "br1", "--", "set", "bridge", "br1", "datapath_type=dummy", "fail_mode=secure")
+    for bridge, name, peer in (("br0", "to-br1", "to-br0"), ("br1", "to-br0", "to-br1")):
+        left.vsctl(
+            "add-port", bridge, name, "--", "set", "interface", name, "type=patch", f"options:peer={peer}",
+            "ofport_request=20",
+        )  # fmt: skip
+    far = ("type=dummy", "ofport_request=21", f"options:tx_pcap={left.rundir}/far.pcap")
+    left.vsctl("add-port", "br1", "far", "--", "set", "interface", "far", *far)
+    yield wired
+    left.vsctl("del-br", "br1", "--", "del-port", "br0", "to-br1")
+
+
+@pytest.mark.parametrize("drops", [False, True])
+async def test_a_patch_between_two_bridges_of_a_server(patched: Wired, drops: bool) -> None:
+    left = patched.left
+    put(left, "in_port=11,actions=output:20", "in_port=20,actions=output:11")
+    for line in ("in_port=20,actions=output:21", *(["priority=40000,udp,actions=drop"] if drops else [])):
+        left.ofctl("add-flow", line, bridge="br1")
+    text = PATCHED.format(left=left.rundir, mac1=VM1_MAC, mac2=VM2_MAC, ip1=VM1_IP, ip2=VM2_IP)
+    spec = TaskSpec(task_id="", sources=("vm1",), destinations=("vm2",), packets=20, timeout_s=12)
+    before = len(frames(left, "far"))
+    async with talking(patched):
+        answer = await diagnose(spec, Cloud(nb="", sb="", servers=(), plain=parse(text, "plain.toml")), print)
+    assert {tos_of(frame) for frame in frames(left, "far")[before:]} == ({0} if not drops else set())
+    if not drops:
+        assert (answer.loss, answer.packets.delivered) == ("no", 20), answer
+        (path,) = answer.paths
+        assert [(hop.vfd, hop.point, hop.in_port, hop.out_port) for hop in path.hops] == [
+            ("br0", "first_hop", "vm1", ""),
+            ("br0", "remote_output", "vm1", "to-br1"),
+            ("br1", "ingress", "to-br0", ""),
+            ("br1", "egress", "to-br0", "vm2"),
+        ]
+        return
+    verdict = only(answer)
+    assert (verdict.where.vfd, verdict.why.code) == ("br1", "foreign_flow_entry")
+    assert "table=0,priority=40000,udp actions=drop of the bridge br1 on left drops it" in verdict.why.summary
+
+
+async def test_two_tasks_at_once(wired: Wired) -> None:
+    for switch in (wired.left, wired.right):
+        put(switch, *STAGED)
+    answers: list[Answer] = []
+
+    async def one() -> None:
+        answers.append(await ask_only(wired))
+
+    async with talking(wired), anyio.create_task_group() as group:
+        group.start_soon(one)
+        group.start_soon(one)
+    assert [(a.loss, a.packets.delivered) for a in answers] == [("no", 30)] * 2, answers

@@ -80,7 +80,9 @@ def about_packet(
         entry = _as_it_came(start.in_ofport, start.tunnel_id, start.tunnel_src, start.tunnel_dst)
     else:
         tunnel = next((t for t in surveys[chassis].tunnels if t.ofport == start.in_ofport), None)
-        sent = next((r for r in hops if r.point == Point.REMOTE_OUTPUT and r.peer == chassis), None)
+        out = [r for r in hops if r.point == Point.REMOTE_OUTPUT]
+        # A gateway port of several servers: it may have come to another one than that which has the port now.
+        sent = next((r for r in (*[r for r in out if r.peer == chassis], *out) if r.datapath == start.datapath), None)
         beyond = next((r for r in hops if r.chassis == chassis and r.point > Point.INGRESS), None)
         known = sent or beyond
         if tunnel is None or known is None:

@@ -256,9 +256,31 @@ class _Crew:
         """Waits until something of it changed."""
         await self._watch.changed()
 
-    async def read(self, pairs: Sequence[Pair]) -> Inventory:
-        """The topology around these pairs, as it is now."""
-        return await InventoryReader(self._databases).read([(p.source, p.destination) for p in pairs])
+    async def read(self, pairs: Sequence[Pair]) -> tuple[tuple[Pair, ...], Inventory]:
+        """These pairs, VIPs with the backends they have now, and the topology around them, as it is now."""
+        resolver = EndpointResolver(self._databases)
+        now = [
+            msgspec.structs.replace(
+                pair,
+                source=await self._refreshed(resolver, pair.source),
+                destination=await self._refreshed(resolver, pair.destination),
+            )
+            for pair in pairs
+        ]
+        return tuple(now), await InventoryReader(self._databases).read([(p.source, p.destination) for p in now])
+
+    async def _refreshed(self, resolver: EndpointResolver, end: Endpoint) -> Endpoint:
+        """An endpoint behind a VIP with all backends that it had or has."""
+        if end.port or not end.only:
+            return end
+        found = [e for e in await resolver.resolve(end.name, self._spec.traffic.ip_version) if e.only == end.only]
+        now = found[0] if found else end
+        return msgspec.structs.replace(
+            end,
+            members=tuple(dict.fromkeys((*end.members, *now.members))),
+            addresses=tuple(dict.fromkeys((*end.addresses, *now.addresses))),
+            aliases=tuple(dict.fromkeys((*end.aliases, *now.aliases))),
+        )
 
     async def cover(self, inventory: Inventory) -> dict[str, ChassisAgent]:
         """Agents for the chassis of an inventory that had none yet and can be reached."""

@@ -50,6 +50,8 @@ def needs_arming(old: Inventory, new: Inventory, pairs: Sequence[Pair], pairs_no
     """Whether the entries that stand are no longer those that are needed."""
     if {(p.index, frozenset(carried(p))) for p in pairs} != {(p.index, frozenset(carried(p))) for p in pairs_now}:
         return True
+    if {n for p in pairs for n in p.destination.ports} != {n for p in pairs_now for n in p.destination.ports}:
+        return True
     if {d.key for d in old.datapaths} != {d.key for d in new.datapaths}:
         return True
     return {_place(p) for p in old.ports} != {_place(p) for p in new.ports}

@@ -79,8 +79,8 @@ class Topology(Protocol):
     async def changed(self) -> None:
         """Waits until something of it changed."""
 
-    async def read(self, pairs: Sequence[Pair]) -> Inventory:
-        """The topology around these pairs."""
+    async def read(self, pairs: Sequence[Pair]) -> tuple[tuple[Pair, ...], Inventory]:
+        """These pairs with the ends they have now, and the topology around them."""
         ...
 
     async def cover(self, inventory: Inventory) -> Mapping[str, AgentLink]:
@@ -283,12 +283,15 @@ class TaskRunner:
         try:
             await topology.begin(self._inventory)
             while True:
-                await self._compare(topology, await topology.read(tuple(self._pairs.values())), group)
+                pairs, now = await topology.read(tuple(self._pairs.values()))
+                await self._compare(topology, pairs, now, group)
                 await topology.changed()
         except VTraceError as error:
             self.outcome.notes.append(f"changes of the topology are no longer seen: {error}")
 
-    async def _compare(self, topology: Topology, now: Inventory, group: anyio.abc.TaskGroup) -> None:
+    async def _compare(
+        self, topology: Topology, ends: tuple[Pair, ...], now: Inventory, group: anyio.abc.TaskGroup
+    ) -> None:
         found = changes.describe(self._read, now, rfc3339(time.time_ns()))
         before, self._read = self._read, now
         if before == now or self.outcome.state is not TaskState.COLORING:
@@ -297,7 +300,7 @@ class TaskRunner:
         for change in found:
             self._progress(f"changed meanwhile: {change.text}")
         known = changes.merged(self._inventory, now)
-        pairs = translated(tuple(self._pairs.values()), known)
+        pairs = translated(ends, known)
         arm = changes.needs_arming(before, now, tuple(self._pairs.values()), pairs)
         added = await topology.cover(known) if arm else {}
         self._agents.update(added)

@@ -92,6 +92,8 @@ def still_stands(case: Case, ending: Ending) -> bool:
         return False
     latest = {(i.chassis, i.flow_id): i for i in case.inspections if i.pair == ending.pair}
     for inspection in latest.values():
+        if case.inventory.server(inspection.chassis) != ending.where.server:
+            continue
         cause = find_cause(inspection, case.inventory)
         if cause is not None and cause.key == ending.cause.key:
             return True

@@ -17,7 +17,7 @@ from vtrace.color.registry import Role
 from vtrace.errors import VTraceError
 from vtrace.model.inspection import SiteReport
 from vtrace.model.openflow import BridgeLayout, OfPort, PacketIn
-from vtrace.model.plain import PlainLayout
+from vtrace.model.plain import PlainLayout, port_key
 from vtrace.model.plan import LocalVif, PlannedEntry
 from vtrace.model.record import LogRecord
 from vtrace.ovs import bridge as ovs_bridge
@@ -81,7 +81,7 @@ class PlainAgent(ChassisAgent):
                 LocalVif(
                     ofport=port.ofport,
                     datapath=self._place.key,
-                    key=port.ofport,
+                    key=port_key(port.ofport),
                     vlan=self._place.tags.get(port.name, 0),
                 )
                 for port in facts.ports
@@ -124,7 +124,7 @@ class PlainAgent(ChassisAgent):
         if isinstance(seen, LogRecord):
             # Registers are the operator's: they say nothing of ports.
             hook = self._logger.hooks.get((event.cookie, 0))
-            seen = replace(seen, in_key=event.in_port, out_key=hook.ofport if hook else 0)
+            seen = replace(seen, in_key=port_key(event.in_port), out_key=port_key(hook.ofport) if hook else 0)
         if seen is not None:
             self._offer(seen)
 

@@ -20,7 +20,7 @@ from vtrace.color import guard
 from vtrace.color.entries import copy_action, ip_match
 from vtrace.color.registry import PRIORITY_COLOR, PRIORITY_MATCH, PRIORITY_PROBE_BASE, Role, Stage, cookie
 from vtrace.model.openflow import FlowEntry, TableId
-from vtrace.model.plain import SEVERAL_PORTS, LearnedMac, MirroredEntry, OutputTable, PlainLayout
+from vtrace.model.plain import SEVERAL_PORTS, LearnedMac, MirroredEntry, OutputTable, PlainLayout, port_number
 from vtrace.model.plan import Claim, ColorUse, Hook, LocalVif, PlannedEntry, Scope, TimeLimits
 from vtrace.model.record import Point
 
@@ -113,7 +113,8 @@ class _Mirrors:
         self._datapath = own_datapath(scope)
         # The armed bridges behind ports of this one.
         self._peers = {int(t.ofport): t.chassis for t in scope.tunnels if t.ofport > 0 and t.chassis}
-        self._here = {p.key for p in scope.ports if p.datapath == self._datapath and p.key < SEVERAL_PORTS}
+        here = [p.key for p in scope.ports if p.datapath == self._datapath and p.key < SEVERAL_PORTS]
+        self._here = {port_number(key) for key in here}
 
     def all_entries(self) -> tuple[PlannedEntry, ...]:
         found: list[PlannedEntry] = []
@@ -186,7 +187,11 @@ class _Mirrors:
 
     def _sure_port(self, entry: MirroredEntry) -> int:
         """Of several ports the endpoint's, if there is one: what gets there has arrived."""
-        ends = {p.key for p in self._scope.ports if p.datapath == self._datapath and p.name in self._scope.endpoints}
+        ends = {
+            port_number(p.key)
+            for p in self._scope.ports
+            if p.datapath == self._datapath and p.name in self._scope.endpoints
+        }
         found = sorted(ends & set(entry.ports))
         if found:
             return found[0]

@@ -6,8 +6,12 @@ import msgspec
 
 from vtrace.model.openflow import Cookie, GuardBits, TableId
 
+# Numbers of bridges begin here; OVN's datapaths have 24 bits (ovn-sb(5), Datapath_Binding).
+FIRST_BRIDGE = 1 << 24
 # Of a port that is the bridge itself (openflow-1.3.h, OFPP_LOCAL, as Open vSwitch numbers it).
 LOCAL_PORT = 65534
+# Its key: those of multicast groups begin at 0x8000.
+LOCAL_KEY = 0x7FFE
 # Key of what leaves a bridge by several ports at once, or by one that can't be told beforehand.
 SEVERAL_PORTS = 0x1_0000
 # Keys of listed ports that the bridge does not have begin after this one.
@@ -64,6 +68,21 @@ class PlainCloud(msgspec.Struct, frozen=True, kw_only=True):
     def bridges(self) -> tuple[tuple[PlainServer, str], ...]:
         """All bridges, each with its server, in the order of the file."""
         return tuple((server, bridge) for server in self.servers for bridge in server.bridges)
+
+
+def is_bridge(datapath: int) -> bool:
+    """Whether a datapath's number is that of a bridge without OVN."""
+    return datapath >= FIRST_BRIDGE
+
+
+def port_key(ofport: int) -> int:
+    """The key of a bridge's port."""
+    return LOCAL_KEY if ofport == LOCAL_PORT else ofport
+
+
+def port_number(key: int) -> int:
+    """The reverse of `port_key`."""
+    return LOCAL_PORT if key == LOCAL_KEY else key
 
 
 def chassis_name(server: str, bridge: str) -> str:

@@ -14,6 +14,7 @@ from vtrace.errors import CannotWorkError, UsageError
 from vtrace.model.inventory import Chassis, Inventory, LogicalDatapath, LogicalPort
 from vtrace.model.openflow import BridgePort, OfPort, TunnelPort
 from vtrace.model.plain import (
+    FIRST_BRIDGE,
     MISSING_PORTS,
     SEVERAL_PORTS,
     PlainCloud,
@@ -22,6 +23,7 @@ from vtrace.model.plain import (
     PlainServer,
     PortRef,
     chassis_name,
+    port_key,
 )
 from vtrace.model.task import Endpoint
 from vtrace.ovs.bridge import BridgeFacts, read_bridge
@@ -167,7 +169,7 @@ class _Builder:
         self._cloud = cloud
         self._facts = facts
         self._servers = {server.name: server for server in cloud.servers}
-        self._keys = {place: number for number, place in enumerate(facts, 1)}
+        self._keys = {place: number for number, place in enumerate(facts, FIRST_BRIDGE)}
         self._links = [link for link in cloud.links if all((e.server, e.bridge) in facts for e in link.ends)]
         self._endpoints = {e.at: e for e in cloud.endpoints if (e.at.server, e.at.bridge) in facts}
         self._taken = {e.name for e in cloud.endpoints}
@@ -224,7 +226,7 @@ class _Builder:
     def _port(self, ref: PortRef, found: BridgePort | None, number: int) -> LogicalPort:
         endpoint = self._endpoints.get(ref)
         peer = self._peer(ref)
-        key = found.ofport if found is not None and found.ofport > 0 else MISSING_PORTS + number
+        key = port_key(found.ofport) if found is not None and found.ofport > 0 else MISSING_PORTS + number
         own = ref.port if ref.port not in self._taken else str(ref)
         return LogicalPort(
             name=endpoint.name if endpoint else own,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from vtrace.model.plain import is_bridge
 from vtrace.model.record import LogRecord, Point
 
 Row = tuple[int, LogRecord]
@@ -72,13 +73,18 @@ def is_flooded(rows: Sequence[Row]) -> bool:
     return any(is_for_group(record) or record.eth_dst & _GROUP_BIT for _, record in rows)
 
 
+def crosses(record: LogRecord) -> int:
+    """The datapath that a packet is in on both sides of a tunnel; 0 between bridges without OVN: each is its own."""
+    return 0 if is_bridge(record.datapath) else record.datapath
+
+
 def leads_to(sent: LogRecord, came: LogRecord, *, exact: bool) -> bool:
     """Whether what one record says was sent is what another says came in.
 
     Where not `exact` the receiver may be another than the sender's record names: a gateway that took over since the
     task began. It says itself where the packet came from.
     """
-    if sent.point != Point.REMOTE_OUTPUT or came.point != Point.INGRESS or sent.datapath != came.datapath:
+    if sent.point != Point.REMOTE_OUTPUT or came.point != Point.INGRESS or crosses(sent) != crosses(came):
         return False
     if is_sent(sent) and exact:
         return came.chassis == sent.peer and came.peer in ("", sent.chassis)

@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
 from vtrace.model.record import LogRecord, Point
-from vtrace.reconstruct.chaining import Row, Segment, is_flooded, is_for_group, is_sent, leads_to
+from vtrace.reconstruct.chaining import Row, Segment, crosses, is_flooded, is_for_group, is_sent, leads_to
 
 # How many ways to lay the pauses of two servers on each other are tried at most.
 _ALIGNMENTS = 50
@@ -152,7 +152,8 @@ def _follows(last: LogRecord, record: LogRecord) -> bool:
     """
     if last.point == Point.EGRESS or is_sent(last):
         return False
-    if last.point == Point.INGRESS and record.point in (Point.REMOTE_OUTPUT, Point.INGRESS):
+    again = record.point == Point.INGRESS or (record.point == Point.REMOTE_OUTPUT and crosses(record))
+    if last.point == Point.INGRESS and again:
         # OVN sends nothing on by a tunnel in the datapath in which it came by one (ovn-architecture(7)).
         return False
     fell = last.ttl - record.ttl
@@ -205,7 +206,7 @@ def _alike(segments: Sequence[Segment], begun: set[int]) -> list[list[int]]:
 
 def _on_the_wire(record: LogRecord) -> tuple[object, ...]:
     """What a tunnel does not change."""
-    return (record.datapath, record.ttl, *_tuple(record))
+    return (crosses(record), record.ttl, *_tuple(record))
 
 
 def _leads(segment: Segment, receiver: Segment, *, exact: bool) -> bool:

@@ -8,7 +8,7 @@ import pytest
 
 from vtrace.errors import UsageError
 from vtrace.ovn.databases import OvnDatabases, vpc_name
-from vtrace.ovn.endpoints import EndpointResolver, addresses_of
+from vtrace.ovn.endpoints import EndpointResolver, address_and_port, addresses_of
 from vtrace.ovn.topology import router_kind
 
 MAC = "0a:00:00:00:00:01"
@@ -101,7 +101,12 @@ def lsp(name: str, *addresses: str, port_security: tuple[str, ...] = ()) -> dict
 
 
 def switch(name: str, vpc: str, *ports: str) -> dict[str, Any]:
-    return {"name": name, "external_ids": {"vtrace:vpc": vpc}, "ports": tuple(f"uuid-{port}" for port in ports)}
+    return {
+        "name": name,
+        "external_ids": {"vtrace:vpc": vpc},
+        "ports": tuple(f"uuid-{port}" for port in ports),
+        "load_balancer": (),
+    }
 
 
 TABLES = {
@@ -188,3 +193,94 @@ async def test_a_port_whose_address_is_not_given_out_yet_disturbs_no_other() -> 
     # ovn-nb(5): "MAC dynamic" asks for an address of the switch's subnet.
     tables = {**TABLES, "Logical_Switch_Port": [*TABLES["Logical_Switch_Port"], lsp("late", f"{MAC} dynamic")]}
     assert [e.name for e in await resolver(tables).resolve("10.0.0.2", 4)] == ["blue2"]
+
+
+def router(
+    name: str, vpc: str, *, ports: tuple[str, ...] = (), nat: tuple[str, ...] = (), **columns: Any
+) -> dict[str, Any]:
+    return {
+        "_uuid": f"uuid-{name}",
+        "name": name,
+        "external_ids": {"vtrace:vpc": vpc},
+        "ports": ports,
+        "static_routes": (),
+        "nat": nat,
+        "load_balancer": (),
+    }
+
+
+def nat(uuid: str, kind: str, external: str, logical: str) -> dict[str, Any]:
+    return {"_uuid": uuid, "type": kind, "external_ip": external, "logical_ip": logical}
+
+
+# Both VPCs have 10.0.0.1: whose NAT row it is tells which is meant.
+TRANSLATED = {
+    **TABLES,
+    "Logical_Switch": [
+        {**switch("s1", "blue", "blue1", "blue2", "noip"), "load_balancer": ("lb1",)},
+        switch("s2", "green", "green1"),
+    ],
+    "Logical_Router": [
+        router("r1", "blue", nat=("n1", "n3")),
+        router("r2", "green", nat=("n2",)),
+    ],
+    "NAT": [
+        nat("n1", "dnat_and_snat", "203.0.113.1", "10.0.0.1"),
+        nat("n2", "dnat_and_snat", "203.0.113.2", "10.0.0.1"),
+        nat("n3", "snat", "203.0.113.3", "10.0.0.0/24"),
+    ],
+    "Load_Balancer": [
+        {
+            "_uuid": "lb1",
+            "name": "front",
+            "protocol": ("udp",),
+            "vips": {"10.9.0.1:53": "10.0.0.1:5353,10.0.0.2:5353", "[fd00:9::1]:53": "[fd00::1]:5353", "10.9.0.2": ""},
+        }
+    ],
+}
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("text", "port"), [("203.0.113.1", "blue1"), ("203.0.113.2", "green1")])
+async def test_a_floating_ip_is_its_vm(text: str, port: str) -> None:
+    (found,) = await resolver(TRANSLATED).resolve(text, 4)
+    assert (found.name, found.port, found.addresses, found.only) == (text, port, ("10.0.0.1",), text)
+    assert [(a.address, a.kind, a.shared) for a in found.aliases] == [(text, "floating", False)]
+
+
+@pytest.mark.anyio
+async def test_the_address_of_a_source_nat_is_nobody_in_particular() -> None:
+    with pytest.raises(UsageError) as error:
+        await resolver(TRANSLATED).resolve("203.0.113.3", 4)
+    assert all(word in str(error.value) for word in ("r1", "10.0.0.0/24"))
+
+
+@pytest.mark.anyio
+async def test_a_vip_is_all_its_backends() -> None:
+    (found,) = await resolver(TRANSLATED).resolve("10.9.0.1", 4)
+    assert (found.port, found.members, found.outside) == ("", ("blue1", "blue2"), False)
+    assert found.addresses == ("10.0.0.1", "10.0.0.2")
+    assert [(a.kind, a.proto, a.port, a.own_port) for a in found.aliases] == [("vip", "udp", 53, 5353)]
+    (six,) = await resolver(TRANSLATED).resolve("blue/fd00:9::1", 6)
+    assert (six.members, six.addresses) == (("blue1",), ("fd00::1",))
+
+
+@pytest.mark.anyio
+async def test_a_vip_without_backends_is_still_no_address_outside() -> None:
+    (found,) = await resolver(TRANSLATED).resolve("10.9.0.2", 4)
+    assert (found.members, found.only, found.outside) == ((), "10.9.0.2", False)
+
+
+@pytest.mark.parametrize(
+    ("text", "end"),
+    [
+        ("10.0.0.1", ("10.0.0.1", 0)),
+        ("10.0.0.1:80", ("10.0.0.1", 80)),
+        ("[fd00::1]:80", ("fd00::1", 80)),
+        ("[fd00::1]", ("fd00::1", 0)),
+        ("fd00::1", ("fd00::1", 0)),
+        (" 10.0.0.1:80", ("10.0.0.1", 80)),
+    ],
+)
+def test_address_and_port(text: str, end: tuple[str, int]) -> None:
+    assert address_and_port(text) == end

@@ -215,6 +215,8 @@ def _set_sysctls_of_vm() -> None:
     settings = {"ipv4/ping_group_range": "0 2147483647"}
     for scope in ("all", "default", VM_LINK):
         settings[f"ipv4/conf/{scope}/rp_filter"] = "0"
+        # OVN's routers answer ARP only from an address of their own subnet: not from a host's behind an outside box.
+        settings[f"ipv4/conf/{scope}/arp_announce"] = "1"
         settings[f"ipv6/conf/{scope}/disable_ipv6"] = "0"
         settings[f"ipv6/conf/{scope}/accept_ra"] = "0"
         settings[f"ipv6/conf/{scope}/dad_transmits"] = "0"

@@ -15,7 +15,8 @@ Cookie, 64 bits (OVN's own cookies are the first 32 bits of a southbound row's u
 
 Register bits: two neighboring bits of reg10 (OVN's logical flags), found free on the bridge (`BridgeLayout`).
 Their value is the stage a packet has passed in this logical datapath: 0 none, 1 table 0, 2 remote output,
-3 log-to-physical.
+3 log-to-physical. On a bridge without OVN they stand in a register that nothing mentions, and two more bits of it for
+each output table say that a packet was looked at there (`match/mirror.py`).
 """
 
 from __future__ import annotations

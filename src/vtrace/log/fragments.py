@@ -8,6 +8,7 @@ where a first fragment's ports can be read, which of them were asked for.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import TypeAlias
 
 from vtrace.log.packet import FIRST_FRAGMENT, LATER_FRAGMENT, Headers
@@ -17,6 +18,8 @@ DATAGRAMS = 1024
 
 # Protocol, addresses and id: what fragments of one datagram share (RFC 791, RFC 8200).
 _Datagram: TypeAlias = tuple[int, str, str, int]
+# Protocol, source and destination port (of ICMP type and code); None stands for any.
+Asked: TypeAlias = tuple[int | None, int | None, int | None]
 
 
 class Fragments:
@@ -25,18 +28,17 @@ class Fragments:
     def __init__(self) -> None:
         self._wanted: OrderedDict[_Datagram, bool] = OrderedDict()
 
-    def is_wanted(
-        self, headers: Headers, *, proto: int | None = None, sport: int | None = None, dport: int | None = None
-    ) -> bool:
-        """Whether a packet is of the protocol and ports; None stands for any.
+    def is_wanted(self, headers: Headers, asked: Sequence[Asked]) -> bool:
+        """Whether a packet is of one of the kinds asked for.
 
         A later fragment is what the first of its datagram was, which has to come before it.
         """
-        if proto is not None and headers.proto != proto:
-            return False
-        if headers.fragment == LATER_FRAGMENT and (sport, dport) != (None, None):
+        if headers.fragment == LATER_FRAGMENT and all((sport, dport) != (None, None) for _, sport, dport in asked):
             return self._wanted.get(_datagram(headers), False)
-        wanted = sport in (None, headers.sport) and dport in (None, headers.dport)
+        wanted = any(
+            proto in (None, headers.proto) and sport in (None, headers.sport) and dport in (None, headers.dport)
+            for proto, sport, dport in asked
+        )
         if headers.fragment == FIRST_FRAGMENT:
             self._wanted[_datagram(headers)] = wanted
             while len(self._wanted) > DATAGRAMS:

@@ -184,7 +184,9 @@ class _Tree:
             at_port = [row for row in there if row[1].point == Point.EGRESS and row[1].out_key == goal.key]
             in_it = [row for row in there if row[1].chassis == goal.chassis and row[1].point <= Point.INGRESS]
             towards = [row for row in there if is_for_group(row[1]) or row[1].peer == goal.chassis != row[1].chassis]
-            for found in (at_port, in_it, towards):
+            # If no copy is seen after the output to the group, then it was the last place that logs or colors.
+            blind = all(row[1].point in (Point.FIRST_HOP, Point.REMOTE_OUTPUT) for row in self._rows)
+            for found in (at_port, towards if blind else in_it, in_it if blind else towards):
                 if found:
                     return found[-1]
         return max(self._rows, key=lambda row: (row[1].point == Point.EGRESS, len(self._way_to(row)), -row[0]))

@@ -311,6 +311,14 @@ def test_a_broadcast_that_the_destination_did_not_get(
     assert (row["disposition"], len(row["hops"])) == (disposition, length)
 
 
+def test_a_broadcast_whose_color_was_taken_off_at_the_group_is_not_called_stopped(
+    implementation: Implementation,
+) -> None:
+    """Where not all servers of the group are armed nothing behind its output is seen, here neither."""
+    (row,) = packets(run(implementation, walked([flooded])[:2], p0=Goal(datapath=WEB, key=7, chassis=HV1)))
+    assert (row["disposition"], len(row["hops"])) == ("sent", 2)
+
+
 # --- what holds for any records ---------------------------------------------------------------------------
 
 ANY_WAYS = st.lists(st.sampled_from(WAYS), max_size=5)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from vtrace.model.inspection import Inspection, ResolvedStep
+from vtrace.model.inventory import Inventory
 
 
 class OperatorEnd(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,3 +55,8 @@ def entry_text(step: ResolvedStep) -> str:
         return f"table={step.table}"
     match = f",{step.match}" if step.match else ""
     return f"table={step.table},priority={step.priority}{match} actions={','.join(step.actions) or 'drop'}"
+
+
+def port_type(inventory: Inventory) -> str:
+    """What answers call the type of a VM's port."""
+    return "Interface" if inventory.plain else "Logical_Switch_Port"

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from vtrace.attribute.case import Case, NeighborWatch
 from vtrace.attribute.causes import CONCLUDED, SEEN_ACTING, Place, find_cause, rfc3339, trace_command
 from vtrace.attribute.endings import Ending, where_of
+from vtrace.attribute.operator import port_type
 from vtrace.model.answer import Evidence, ObjectRef, Verdict, Where, Why
 from vtrace.model.inventory import Inventory
 from vtrace.model.task import Direction, Endpoint, Pair
@@ -140,7 +141,9 @@ def _silent(case: Case, pair: Pair) -> Why:
         actor="guest",
         summary=f"nothing of this traffic left {pair.source.name}, {rest}",
         object=ObjectRef(
-            type="Logical_Switch_Port", uuid=port.nb_uuid if port else "", name=port.name if port else pair.source.name
+            type=port_type(case.inventory),
+            uuid=port.nb_uuid if port else "",
+            name=port.name if port else pair.source.name,
         ),
         fix=f"check that {pair.source.name} sends to {pair.destination.address}: its address, routes and firewall",
     )
@@ -171,9 +174,9 @@ def _unresolved(case: Case, pair: Pair, asked: NeighborWatch) -> Why:
         actor="provider",
         summary=f"{pair.source.name} asked {asked.requests} times for the MAC address of {asked.target} and nobody "
         f"answered: {reason}",
-        object=ObjectRef(type="Logical_Switch_Port", uuid=port.nb_uuid if port else "", name=pair.source.port),
+        object=ObjectRef(type=port_type(case.inventory), uuid=port.nb_uuid if port else "", name=pair.source.port),
         evidence=evidence,
-        fix=fix or "ovn-nbctl show: which port has that address, and is it up?",
+        fix=fix or ("" if case.inventory.plain else "ovn-nbctl show: ") + "which port has that address, and is it up?",
     )
 
 
@@ -190,6 +193,8 @@ def _nobody_has(case: Case, pair: Pair, asked: NeighborWatch) -> str:
         return f"the port {owner.name} has it and no chassis has bound it"
     if not owner.up:
         return f"the port {owner.name} has it and is not up"
+    if case.inventory.plain:
+        return f"{owner.name} has it: its guest does not answer, or request or answer were lost between the bridges"
     return f"the port {owner.name} has it, and its guest does not answer"
 
 
@@ -209,7 +214,7 @@ def _not_answering(case: Case, pair: Pair, delivered: int) -> Verdict:
             actor="guest",
             summary=f"{delivered} packets were delivered to {pair.destination.name}, and nothing came back from it",
             object=ObjectRef(
-                type="Logical_Switch_Port",
+                type=port_type(case.inventory),
                 uuid=port.nb_uuid if port else "",
                 name=port.name if port else pair.destination.name,
             ),

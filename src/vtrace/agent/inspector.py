@@ -103,6 +103,7 @@ class Inspector:
             meters, ports = await self._readings()
             report = SiteReport(
                 chassis=self._facts.system_id if self._facts else "",
+                bridge=self._bridge,
                 pair=question.pair,
                 direction=question.direction,
                 wall_ns=time.time_ns(),

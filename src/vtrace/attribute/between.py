@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vtrace.attribute.case import TunnelCheck
-from vtrace.attribute.causes import Cause
+from vtrace.attribute.cause import Cause
 from vtrace.model.answer import Evidence, ObjectRef
 
 

@@ -2,51 +2,20 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Callable
 
 import msgspec
 import msgspec.structs
 
 from vtrace.attribute import fixes
+from vtrace.attribute.cause import CANDIDATE, CONCLUDED, SEEN_ACTING, Cause, here, last_step, step_text, trace_evidence
+from vtrace.attribute.cause import rfc3339 as rfc3339
+from vtrace.attribute.causes_balancer import balancer
+from vtrace.attribute.causes_gateway import gateway, other_bridge
 from vtrace.attribute.operator import ended_by
-from vtrace.model.answer import Evidence, ObjectRef
+from vtrace.model.answer import ObjectRef
 from vtrace.model.inspection import Inspection, ResolvedStep
 from vtrace.model.inventory import Inventory, LogicalPort
-
-SEEN_ACTING = 1.0
-CONCLUDED = 0.8
-CANDIDATE = 0.5
-
-
-class Place(msgspec.Struct, frozen=True, kw_only=True):
-    """A place inside a chassis: logical datapath and ports, by tunnel key (0: not known)."""
-
-    datapath: int = 0
-    in_key: int = 0
-    out_key: int = 0
-
-
-class Cause(msgspec.Struct, frozen=True, kw_only=True):
-    """Why packets ended at a place, and what was seen that says so.
-
-    `key` tells two causes apart: equal keys are the same cause.
-    """
-
-    code: str
-    actor: str
-    summary: str
-    object: ObjectRef | None = None
-    fix: str | None = None
-    confidence: float = CONCLUDED
-    place: Place = Place()
-    evidence: tuple[Evidence, ...] = ()
-
-    @property
-    def key(self) -> tuple[str, ...]:
-        named = self.object
-        return (self.code, named.type, named.uuid, named.name) if named else (self.code,)
-
 
 Rule = Callable[[Inspection, Inventory], Cause | None]
 
@@ -62,44 +31,6 @@ def find_cause(inspection: Inspection, inventory: Inventory) -> Cause | None:
                 cause, confidence=confidence, evidence=(*cause.evidence, trace_evidence(inspection, inventory))
             )
     return None
-
-
-def trace_evidence(inspection: Inspection, inventory: Inventory) -> Evidence:
-    """The inspection's own text, as evidence: the entries it passed and how it ended."""
-    last = [step_text(step) for step in inspection.steps[-3:]]
-    ending = ", ".join(inspection.errors) or inspection.outcome
-    return Evidence(
-        source=trace_command(inspection),
-        text="; ".join([*last, f"ends in: {ending}"]),
-        chassis=inventory.server(inspection.chassis),
-        at=rfc3339(inspection.wall_ns),
-    )
-
-
-def trace_command(inspection: Inspection) -> str:
-    """The command that makes the same trace again."""
-    states = "".join(f" --ct-next '{state}'" for state in inspection.ct_next)
-    return f"ovs-appctl ofproto/trace {inspection.bridge} '{inspection.flow}'{states}"
-
-
-def rfc3339(wall_ns: int) -> str:
-    """Nanoseconds since the epoch as RFC 3339 text in UTC."""
-    moment = datetime.datetime.fromtimestamp(wall_ns / 1e9, datetime.UTC)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def step_text(step: ResolvedStep) -> str:
-    match = f",{step.match}" if step.match else ""
-    actions = ",".join(step.actions) or "drop"
-    return f"table={step.table}{match},priority={step.priority},cookie=0x{step.cookie:x} actions={actions}"
-
-
-def last_step(inspection: Inspection) -> ResolvedStep | None:
-    return inspection.steps[-1] if inspection.steps else None
-
-
-def _here(step: ResolvedStep | None) -> Place:
-    return Place(datapath=step.datapath, in_key=step.in_key, out_key=step.out_key) if step else Place()
 
 
 def _port(inventory: Inventory, step: ResolvedStep, *, out: bool) -> LogicalPort | None:
@@ -127,8 +58,8 @@ def _foreign_entry(inspection: Inspection, inventory: Inventory) -> Cause | None
         actor="provider",
         summary=f"an OpenFlow entry that OVN did not make ended or diverted it: {text}",
         object=ObjectRef(type="OpenFlow entry", uuid=f"0x{step.cookie:x}", name=text),
-        fix=fixes.delete_entry(inventory.server(inspection.chassis), step),
-        place=_here(step),
+        fix=fixes.delete_entry(inventory.server(inspection.chassis), step, inspection.bridge),
+        place=here(step),
     )
 
 
@@ -144,7 +75,7 @@ def _operator_entry(inspection: Inspection, inventory: Inventory) -> Cause | Non
         object=ObjectRef(type="OpenFlow entry", uuid=f"0x{found.step.cookie:x}", name=found.text),
         fix=found.fix,
         confidence=CONCLUDED if found.sure else CANDIDATE,
-        place=_here(found.step),
+        place=here(found.step),
     )
 
 
@@ -163,7 +94,7 @@ def _lagging_bridge(inspection: Inspection, inventory: Inventory) -> Cause | Non
         summary=f"the bridge lags behind the southbound database: {inspection.lagging}",
         object=ObjectRef(type="Chassis", name=inspection.chassis),
         fix=f"on {inventory.server(inspection.chassis)}: ovn-appctl -t ovn-controller inc-engine/recompute",
-        place=_here(step),
+        place=here(step),
     )
 
 
@@ -179,14 +110,14 @@ def _translation_error(inspection: Inspection, inventory: Inventory) -> Cause | 
             summary=f"the server could not send it by its tunnel: {text}",
             object=ObjectRef(type="Tunnel", name=",".join(inspection.outputs)),
             fix=f"on {inventory.server(inspection.chassis)}: ovs-appctl ovs/route/show; ovs-appctl tnl/arp/show",
-            place=_here(step),
+            place=here(step),
         )
     return Cause(
         code="vswitch_pipeline_error",
         actor="provider",
         summary=f"Open vSwitch could not translate it: {text}",
         object=ObjectRef(type="Chassis", name=inspection.chassis),
-        place=_here(step),
+        place=here(step),
     )
 
 
@@ -207,7 +138,7 @@ def _logical_drop(inspection: Inspection, inventory: Inventory) -> Cause | None:
         f"{step.object.match}",
         object=ObjectRef(type="Logical_Flow", name=step.object.stage),
         confidence=CANDIDATE,
-        place=_here(step),
+        place=here(step),
     )
 
 
@@ -231,7 +162,7 @@ def _acl(inspection: Inspection, step: ResolvedStep, inventory: Inventory) -> Ca
         f"{row.get('match', '')!r} of {row.get('owner', _name(inventory, step))} {verb} it",
         object=ObjectRef(type="ACL", uuid=acl.object.row_uuid, name=name),
         fix=fixes.acl(acl.object),
-        place=_here(step),
+        place=here(step),
     )
 
 
@@ -251,7 +182,7 @@ def _blocked(step: ResolvedStep, inventory: Inventory) -> Cause:
         summary=f"an ACL of {switch} blocks the connection's other direction, so its replies are dropped too",
         object=ObjectRef(type="ACL"),
         fix=f"ovn-nbctl acl-list {switch}",
-        place=_here(step),
+        place=here(step),
     )
 
 
@@ -261,7 +192,7 @@ def _ct_invalid(step: ResolvedStep, inventory: Inventory) -> Cause:
         actor="guest",
         summary=f"conntrack called it invalid and {_name(inventory, step)} drops such packets",
         object=ObjectRef(type="Logical_Flow", name=step.object.stage),
-        place=_here(step),
+        place=here(step),
     )
 
 
@@ -279,7 +210,7 @@ def _port_security(inspection: Inspection, step: ResolvedStep, inventory: Invent
         summary=f"port security of {name} dropped it: its {which} address is not among {allowed}",
         object=ObjectRef(type="Logical_Switch_Port", uuid=port.nb_uuid if port else "", name=name),
         fix=fixes.port_security(name),
-        place=_here(step),
+        place=here(step),
     )
 
 
@@ -290,7 +221,7 @@ def _disabled(step: ResolvedStep, port: LogicalPort) -> Cause:
         summary=f"the port {port.name} is disabled",
         object=ObjectRef(type="Logical_Switch_Port", uuid=port.nb_uuid, name=port.name),
         fix=f"ovn-nbctl lsp-set-enabled {port.name} enabled",
-        place=_here(step),
+        place=here(step),
     )
 
 
@@ -305,7 +236,7 @@ def _routing(inspection: Inspection, step: ResolvedStep, inventory: Inventory) -
                 type=step.object.row_table, uuid=step.object.row_uuid, name=step.object.row.get("ip_prefix", "")
             ),
             fix=f"ovn-nbctl lr-route-del {_name(inventory, step)} {step.object.row.get('ip_prefix', '')}",
-            place=_here(step),
+            place=here(step),
         )
     return Cause(
         code="no_route",
@@ -316,7 +247,7 @@ def _routing(inspection: Inspection, step: ResolvedStep, inventory: Inventory) -
         ),
         fix=f"ovn-nbctl lr-route-list {_name(inventory, step)}; ovn-nbctl lr-route-add {_name(inventory, step)} "
         "PREFIX NEXTHOP",
-        place=_here(step),
+        place=here(step),
     )
 
 
@@ -331,7 +262,7 @@ def _policy(inspection: Inspection, step: ResolvedStep, inventory: Inventory) ->
         "drops it",
         object=ObjectRef(type=step.object.row_table, uuid=step.object.row_uuid, name=row.get("match", "")),
         fix=f"ovn-nbctl lr-policy-del {_name(inventory, step)} {row.get('priority', '')} '{row.get('match', '')}'",
-        place=_here(step),
+        place=here(step),
     )
 
 
@@ -346,7 +277,7 @@ def _ip_input(inspection: Inspection, step: ResolvedStep, inventory: Inventory) 
         object=ObjectRef(
             type="Logical_Router", uuid=router.nb_uuid if router else "", name=router.name if router else "?"
         ),
-        place=_here(step),
+        place=here(step),
     )
 
 
@@ -359,7 +290,7 @@ def _neighbor(inspection: Inspection, step: ResolvedStep, inventory: Inventory) 
         summary=f"the MAC address of the next hop behind {name} is not known: its ARP or ND stays unanswered",
         object=ObjectRef(type="Logical_Router_Port", uuid=port.nb_uuid if port else "", name=name),
         fix="check that the next hop is up and answers ARP: ovn-sbctl list MAC_Binding",
-        place=_here(step),
+        place=here(step),
     )
 
 
@@ -375,7 +306,7 @@ def _unknown_mac(inspection: Inspection, step: ResolvedStep, inventory: Inventor
         object=ObjectRef(
             type="Logical_Switch", uuid=switch.nb_uuid if switch else "", name=switch.name if switch else "?"
         ),
-        place=_here(step),
+        place=here(step),
     )
 
 
@@ -386,27 +317,13 @@ def _goes_to(inspection: Inspection, port: LogicalPort) -> bool:
     return bool(wanted) and any(wanted in text.split() for text in port.addresses)
 
 
-def _load_balancer(inspection: Inspection, step: ResolvedStep, inventory: Inventory) -> Cause | None:
-    if step.object.row_table != "Load_Balancer":
-        return None
-    row = step.object
-    return Cause(
-        code="lb_no_backend",
-        actor="tenant",
-        summary=f"the load balancer {row.row_name} has no backend for this VIP",
-        object=ObjectRef(type="Load_Balancer", uuid=row.row_uuid, name=row.row_name),
-        fix=f"ovn-nbctl lb-list {row.row_uuid}",
-        place=_here(step),
-    )
-
-
 StageRule = Callable[[Inspection, ResolvedStep, Inventory], Cause | None]
 # Words of logical stage names (ovn-northd(8)), the more special first.
 _STAGES: tuple[tuple[str, StageRule], ...] = (
     ("port_sec", _port_security),
     ("acl", _acl),
-    ("lb", _load_balancer),
-    ("dnat", _load_balancer),
+    ("lb", balancer),
+    ("dnat", balancer),
     ("ip_routing", _routing),
     ("policy", _policy),
     ("ip_input", _ip_input),
@@ -438,7 +355,7 @@ def _physical_drop(inspection: Inspection, inventory: Inventory) -> Cause | None
             object=reference,
             fix=f"ovn-sbctl find Port_Binding logical_port={port.name}; on its server: ovs-vsctl find Interface "
             f"external_ids:iface-id={port.name}",
-            place=_here(step),
+            place=here(step),
         )
     if port.chassis == inspection.chassis:
         return Cause(
@@ -447,7 +364,7 @@ def _physical_drop(inspection: Inspection, inventory: Inventory) -> Cause | None
             summary=f"the port {port.name} is bound here, but its interface is missing, down or without a port number",
             object=ObjectRef(type="Interface", name=port.name),
             fix=f"on {inventory.server(port.chassis)}: ovs-vsctl find Interface external_ids:iface-id={port.name}",
-            place=_here(step),
+            place=here(step),
         )
     return None
 
@@ -474,7 +391,7 @@ def _rate_limit(step: ResolvedStep, packets: int, inventory: Inventory) -> Cause
         f"kbit) and cut {packets} packets while the task ran",
         object=ObjectRef(type=row.row_table or "QoS", uuid=row.row_uuid, name=row.row.get("match", "")),
         fix=fixes.qos(row),
-        place=_here(step),
+        place=here(step),
     )
 
 
@@ -486,7 +403,7 @@ def _vif_queue(inspection: Inspection, inventory: Inventory) -> Cause | None:
         if str(reading.ofport) not in inspection.outputs:
             continue
         step = last_step(inspection)
-        here = _here(step)
+        place = here(step)
         if reading.error or not reading.admin_up or not reading.link_up:
             state = reading.error or ("administratively down" if not reading.admin_up else "link down")
             return Cause(
@@ -495,7 +412,7 @@ def _vif_queue(inspection: Inspection, inventory: Inventory) -> Cause | None:
                 summary=f"the interface {reading.name} is {state}",
                 object=ObjectRef(type="Interface", name=reading.name),
                 fix=f"on {inventory.server(inspection.chassis)}: ovs-vsctl list Interface {reading.name}",
-                place=here,
+                place=place,
             )
         if reading.tx_dropped > 0:
             return Cause(
@@ -503,7 +420,7 @@ def _vif_queue(inspection: Inspection, inventory: Inventory) -> Cause | None:
                 actor="guest",
                 summary=f"the interface {reading.name} dropped {reading.tx_dropped} packets sent to it",
                 object=ObjectRef(type="Interface", name=reading.name),
-                place=here,
+                place=place,
             )
     return None
 
@@ -516,6 +433,8 @@ _RULES: tuple[Rule, ...] = (
     _lagging_bridge,
     _translation_error,
     _logical_drop,
+    other_bridge,
+    gateway,
     _physical_drop,
     _metered,
     _vif_queue,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
@@ -11,13 +12,18 @@ import msgspec.structs
 
 from vtrace.attribute.between import link_cause
 from vtrace.attribute.case import Case
-from vtrace.attribute.causes import CANDIDATE, CONCLUDED, Cause, Place, find_cause, rfc3339, trace_command
+from vtrace.attribute.cause import CANDIDATE, CONCLUDED, Cause, Place, rfc3339, trace_command
+from vtrace.attribute.causes import find_cause
+from vtrace.attribute.causes_balancer import backend_down
+from vtrace.attribute.causes_nat import untranslated
+from vtrace.attribute.rewriting import vip_of
 from vtrace.model.answer import Evidence, ObjectRef, Where
 from vtrace.model.inspection import Inspection
 from vtrace.model.inventory import FIRST_MULTICAST_KEY, OUTWARD, Inventory, LogicalPort
 from vtrace.model.record import Disposition, LogRecord, Point, flow_id
 
 TOP_PRIORITY = 65535
+LOST = ("dropped", "lost_between")
 # For so long before and after our entries were taken off a chassis a missing record there says nothing.
 DISTURBED_NS = 3_000_000_000
 # Types of ports that lead into another logical datapath (ovn-sb(5), Port_Binding).
@@ -44,6 +50,13 @@ def endings(case: Case) -> tuple[list[Ending], dict[int, int]]:
     """
     found = _Endings(case)
     return found.all(), found.for_others
+
+
+def is_lost(ending: Ending) -> bool:
+    """Whether it did not arrive, or left in a form that is known to lead nowhere."""
+    if ending.kind == "left_domain":
+        return ending.cause is not None and ending.cause.confidence > CANDIDATE
+    return ending.kind in LOST
 
 
 class _Endings:
@@ -81,6 +94,10 @@ class _Endings:
             kind, where, cause = self._sent(row, last)
         else:
             kind, where, cause = self._stopped(row, last)
+        if cause is not None:
+            cause = self._by_balancer(row, cause)
+            if cause.balancer:
+                where = msgspec.structs.replace(where, vfd=cause.balancer, vfd_kind="slb")
         return Ending(
             pair=row["pair"],
             order=row["order"],
@@ -95,6 +112,18 @@ class _Endings:
         hops: list[int] = row["hops"]
         return self._case.records[hops[0]]
 
+    def _by_balancer(self, row: dict[str, Any], cause: Cause) -> Cause:
+        """The cause, or the load balancer's if that chose where the packet went."""
+        records = [self._case.records[number] for number in row["hops"]]
+        for before, after in itertools.pairwise(records):
+            if before.dst != after.dst:
+                here = {before.datapath, after.datapath}
+                ends = (before.dst, before.dport), (after.dst, after.dport)
+                vip = vip_of(*ends, before, self._inventory, here)
+                if vip is not None:
+                    return backend_down(cause, vip)
+        return cause
+
     def _left(self, row: dict[str, Any], last: LogRecord) -> tuple[str, Where, Cause | None]:
         """Handed to a port's entry: delivered, if the entry passed it on and it was the right port."""
         pair = self._case.pair(row["pair"])
@@ -108,7 +137,7 @@ class _Endings:
         here = where_of(self._inventory, last.chassis, place)
         port = self._inventory.port_by_key(last.datapath, last.out_key)
         if port is not None and port.type in OUTWARD:
-            return "left_domain", here, None
+            return "left_domain", here, self._untranslated(row)
         if port is not None and port in wanted:
             return "delivered", here, None
         if pair.destination.outside:
@@ -119,6 +148,10 @@ class _Endings:
         if cause is not None and cause.code == "foreign_flow_entry":
             return "dropped", here, cause
         return "dropped", here, _misdelivered(port, last, pair.destination.name)
+
+    def _untranslated(self, row: dict[str, Any]) -> Cause | None:
+        """Why nobody can answer what left, if its address says so."""
+        return untranslated([self._case.records[number] for number in row["hops"]], self._inventory)
 
     def _sent(self, row: dict[str, Any], last: LogRecord) -> tuple[str, Where, Cause | None]:
         """Sent to another chassis, and not seen there."""

@@ -30,10 +30,9 @@ def port_security(port: str) -> str:
     return f"ovn-nbctl lsp-get-port-security {port}; ovn-nbctl lsp-set-port-security {port} 'MAC IP…'"
 
 
-def delete_entry(server: str, step: ResolvedStep) -> str:
+def delete_entry(server: str, step: ResolvedStep, bridge: str = "br-int") -> str:
     """Removes one OpenFlow entry, by hand, on its server."""
     match = f",{step.match}" if step.match else ""
     cookie = f",cookie=0x{step.cookie:x}/-1"
-    return (
-        f"on {server}: ovs-ofctl --strict del-flows br-int 'table={step.table},priority={step.priority}{match}{cookie}'"
-    )
+    entry = f"table={step.table},priority={step.priority}{match}{cookie}"
+    return f"on {server}: ovs-ofctl --strict del-flows {bridge} '{entry}'"

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from vtrace.attribute.case import Case, NeighborWatch
-from vtrace.attribute.causes import CONCLUDED, SEEN_ACTING, Place, find_cause, rfc3339, trace_command
+from vtrace.attribute.cause import CONCLUDED, SEEN_ACTING, Place, rfc3339, trace_command
+from vtrace.attribute.causes import find_cause
+from vtrace.attribute.causes_gateway import no_gateway
+from vtrace.attribute.causes_nat import unaddressable
 from vtrace.attribute.endings import Ending, where_of
 from vtrace.attribute.operator import port_type
 from vtrace.model.answer import Evidence, ObjectRef, Verdict, Where, Why
 from vtrace.model.inventory import Inventory
 from vtrace.model.task import Direction, Endpoint, Pair
+
+_NUMBERS = {"tcp": "6", "udp": "17", "icmp": "1 58"}
 
 
 def verdicts(case: Case, pair: Pair, found: Sequence[Ending]) -> list[Verdict]:
@@ -22,12 +28,11 @@ def verdicts(case: Case, pair: Pair, found: Sequence[Ending]) -> list[Verdict]:
         return [kept or _no_traffic(case, pair)]
     if kept is not None:
         return [kept]
-    delivered = sum(1 for e in found if e.kind == "delivered")
-    inside = bool(pair.destination.ports)
-    if pair.direction is Direction.FORWARD and inside and delivered and not case.reply_asked:
+    arrived = [e for e in found if e.kind == ("left_domain" if pair.destination.outside else "delivered")]
+    if pair.direction is Direction.FORWARD and arrived and not case.reply_asked:
         reply = next((r for r in case.replies if r.pair == pair.index), None)
         if reply is not None and reply.packets + reply.resets + reply.errors == 0:
-            return [_not_answering(case, pair, delivered)]
+            return [_not_answering(case, pair, arrived)]
     return []
 
 
@@ -44,8 +49,13 @@ def _no_traffic(case: Case, pair: Pair) -> Verdict:
     asked = [n for n in case.neighbors if n.pair == pair.index and n.requests and not n.answers]
     start, end = pair.task_ends
     others = case.for_others.get(pair.index, 0)
-    if others:
+    kept_out = _kept_out(case, pair)
+    if kept_out is not None:
+        why = kept_out
+    elif others:
         why = _balanced_away(case, pair, others)
+    elif pair.source.outside:
+        why = _silent_outside(case, pair)
     else:
         why = _unresolved(case, pair, asked[0]) if asked else _silent(case, pair)
     return Verdict(
@@ -85,7 +95,7 @@ def _kept_from_color(case: Case, pair: Pair) -> Verdict | None:
     start, end = pair.task_ends
     for inspection in reversed([i for i in case.inspections if i.pair == pair.index and i.uncolored]):
         cause = find_cause(inspection, case.inventory)
-        if cause is not None and cause.code == "foreign_flow_entry":
+        if cause is not None and cause.code == "foreign_flow_entry" and _is_of(pair, inspection.flow):
             where = _vif(case.inventory, pair.source)
             return Verdict(
                 kind="dropped",
@@ -99,13 +109,67 @@ def _kept_from_color(case: Case, pair: Pair) -> Verdict | None:
                 why=Why(
                     code=cause.code,
                     actor=cause.actor,
-                    summary=f"{cause.summary}; it has the highest priority, so what it takes could not be colored",
+                    summary=f"{cause.summary}; it comes before ours, so what it takes could not be colored",
                     object=cause.object,
                     evidence=cause.evidence,
                     fix=cause.fix,
                 ),
             )
     return None
+
+
+def _kept_out(case: Case, pair: Pair) -> Why | None:
+    """Why nothing of an address outside can come in: no live gateway, or no address that is one outside."""
+    if not pair.source.outside or not pair.destination.ports:
+        return None
+    inventory = case.inventory
+    around = {key for port in inventory.ends(pair.destination) for key in inventory.reach(port.datapath)}
+    routers = {d.key for d in inventory.datapaths if d.key in around and d.kind != "vswitch"}
+    distributed = {nat.external for nat in inventory.nats if nat.port in pair.destination.ports}
+    cause = None
+    if not distributed.intersection(alias.address for alias in pair.destination.aliases):
+        cause = no_gateway([p for p in inventory.ports if p.datapath in routers], inventory)
+    cause = cause or unaddressable(pair, inventory)
+    if cause is None:
+        return None
+    return Why(code=cause.code, actor=cause.actor, summary=cause.summary, object=cause.object, fix=cause.fix)
+
+
+def _silent_outside(case: Case, pair: Pair) -> Why:
+    inventory = case.inventory
+    ports = inventory.ends(pair.source)
+    places = sorted({inventory.server(c) for p in ports for c in inventory.entrances(p)})
+    port = next(iter(ports), None)
+    carried = ", ".join(dict.fromkeys(a.address for a in pair.destination.aliases if a.kind != "translated"))
+    return Why(
+        code="source_silent",
+        actor="guest",
+        summary=f"nothing of this traffic came in from {pair.source.name}, neither by "
+        f"{', '.join(places) or 'a gateway'} nor by the server of the VM",
+        object=ObjectRef(
+            type=port_type(case.inventory),
+            uuid=port.nb_uuid if port else "",
+            name=port.name if port else pair.source.name,
+        ),
+        fix=f"does {pair.source.name} send to {carried or pair.destination.address}? capture on the provider network, "
+        "and look whether anybody answers ARP or ND for that address there",
+    )
+
+
+def _is_of(pair: Pair, key: str) -> bool:
+    """Whether a datapath flow's key, where it names a protocol and a port, names those of the pair."""
+    traffic = pair.traffic
+    words = re.findall(r"\b(tcp|udp)\(([^)]*)\)", key)
+    number = _NUMBERS.get(traffic.proto, "")
+    named = re.search(r"proto=(\d+)[,)]", key)
+    if named and number and named[1] not in number.split():
+        return False
+    wanted = traffic.dport if pair.direction is Direction.FORWARD else traffic.sport
+    for _, fields in words:
+        port = dict(word.partition("=")[::2] for word in fields.split(",")).get("dst", "")
+        if wanted and port.isdecimal() and int(port) not in (wanted, *(a.port for a in pair.destination.aliases)):
+            return False
+    return True
 
 
 def _balanced_away(case: Case, pair: Pair, others: int) -> Why:
@@ -198,9 +262,11 @@ def _nobody_has(case: Case, pair: Pair, asked: NeighborWatch) -> str:
     return f"the port {owner.name} has it, and its guest does not answer"
 
 
-def _not_answering(case: Case, pair: Pair, delivered: int) -> Verdict:
+def _not_answering(case: Case, pair: Pair, arrived: Sequence[Ending]) -> Verdict:
     port = next(iter(case.inventory.ends(pair.destination)), None)
     start, end = pair.task_ends
+    outside = pair.destination.outside
+    verb = "left for" if outside else "were delivered to"
     return Verdict(
         kind="no_traffic",
         direction=Direction.REPLY.word,
@@ -208,16 +274,17 @@ def _not_answering(case: Case, pair: Pair, delivered: int) -> Verdict:
         to=end,
         packets=0,
         confidence=SEEN_ACTING,
-        where=_vif(case.inventory, pair.destination),
+        where=arrived[-1].where if outside else _vif(case.inventory, pair.destination),
         why=Why(
             code="guest_not_answering",
             actor="guest",
-            summary=f"{delivered} packets were delivered to {pair.destination.name}, and nothing came back from it",
+            summary=f"{len(arrived)} packets {verb} {pair.destination.name}, and nothing came back from it",
             object=ObjectRef(
                 type=port_type(case.inventory),
                 uuid=port.nb_uuid if port else "",
                 name=port.name if port else pair.destination.name,
             ),
-            fix=f"in {pair.destination.name}: does something listen, and does its firewall let it answer?",
+            fix=f"{'behind the provider network' if outside else f'in {pair.destination.name}'}: does something "
+            "listen, and does its firewall let it answer?",
         ),
     )

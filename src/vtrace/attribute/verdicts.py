@@ -10,14 +10,16 @@ import msgspec.structs
 
 from vtrace.attribute import silence
 from vtrace.attribute.case import Case
-from vtrace.attribute.causes import Cause, find_cause
-from vtrace.attribute.endings import Ending, endings
+from vtrace.attribute.cause import Cause
+from vtrace.attribute.causes import find_cause
+from vtrace.attribute.endings import Ending, endings, is_lost
 from vtrace.attribute.paths import paths
 from vtrace.attribute.patterns import pattern
 from vtrace.model.answer import KINDS, Packets, PairAnswer, PathAnswer, Verdict, Why
 from vtrace.model.task import Pair
 
-LOST = ("dropped", "lost_between")
+# What was concluded from rows and tunnels, not from an inspection, stands as long as these do.
+_STANDING = ("tunnel_misconfigured", "nat_missing")
 _PATTERNS = ("persistent", "unclear", "transient", None)
 # More than this share of evidence missing, and "no loss" is no longer an honest answer.
 MISSING_LIMIT = 0.1
@@ -95,9 +97,9 @@ def still_stands(case: Case, ending: Ending) -> bool:
         if case.inventory.server(inspection.chassis) != ending.where.server:
             continue
         cause = find_cause(inspection, case.inventory)
-        if cause is not None and cause.key == ending.cause.key:
+        if cause is not None and cause.key in (ending.cause.key, ending.cause.because):
             return True
-    return ending.cause.code in ("tunnel_misconfigured",)
+    return ending.cause.code in _STANDING
 
 
 def _pair_verdicts(case: Case, pair: Pair, found: Sequence[Ending]) -> list[Verdict]:
@@ -105,13 +107,13 @@ def _pair_verdicts(case: Case, pair: Pair, found: Sequence[Ending]) -> list[Verd
     groups: dict[tuple[object, ...], list[Ending]] = defaultdict(list)
     for ending in found:
         groups[_group_of(ending)].append(ending)
-    standing = {key: group[-1].kind in LOST and still_stands(case, group[-1]) for key, group in groups.items()}
+    standing = {key: is_lost(group[-1]) and still_stands(case, group[-1]) for key, group in groups.items()}
     # What a standing cause took says nothing of whether another loss has passed.
-    passing = [e.kind in LOST for e in known if not standing[_group_of(e)]]
+    passing = [is_lost(e) for e in known if not standing[_group_of(e)]]
     verdicts = []
     start, end = pair.task_ends
     for key, group in groups.items():
-        lost = group[0].kind in LOST
+        lost = is_lost(group[0])
         verdicts.append(
             Verdict(
                 kind=group[0].kind,
@@ -149,7 +151,7 @@ def _why(group: Sequence[Ending]) -> Why | None:
 
 def _rank(verdict: Verdict) -> tuple[object, ...]:
     """Lost ones first, persistent before transient, then by packets; the rest only makes the order definite."""
-    lost = verdict.kind in LOST
+    lost = verdict.pattern is not None
     return (
         not lost,
         _PATTERNS.index(verdict.pattern),
@@ -167,7 +169,7 @@ def _pair_answer(
 ) -> PairAnswer:
     packets = count(found)
     own = [(number, verdict) for number, (index, verdict) in enumerate(verdicts) if index == pair.index]
-    patterns = {v.pattern for _, v in own if v.kind in LOST}
+    patterns = {v.pattern for _, v in own}
     if "persistent" in patterns:
         loss = "yes"
     elif "unclear" in patterns or not packets.colored or packets.evidence_missing > MISSING_LIMIT * packets.colored:
@@ -187,4 +189,4 @@ def _pair_answer(
 
 
 def _first_pattern(verdicts: Sequence[Verdict]) -> str | None:
-    return next((v.pattern for v in verdicts if v.kind in LOST), None)
+    return next((v.pattern for v in verdicts if v.pattern is not None), None)

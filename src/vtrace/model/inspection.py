@@ -11,7 +11,8 @@ from vtrace.model.openflow import Trace
 class ResolvedStep(msgspec.Struct, frozen=True, kw_only=True):
     """One look-up of a trace, and what the entry it hit stands for.
 
-    `datapath`, `in_key` and `out_key` are the logical datapath and ports in force there (0: not known).
+    `datapath`, `in_key` and `out_key` are the logical datapath and ports in force there (0: not known). `bridge` is
+    given where it is not the one that was asked.
     """
 
     table: int
@@ -23,6 +24,7 @@ class ResolvedStep(msgspec.Struct, frozen=True, kw_only=True):
     in_key: int
     out_key: int
     object: OvnObject
+    bridge: str = ""
 
 
 class MeterReading(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,6 +63,7 @@ class Inspection(msgspec.Struct, frozen=True, kw_only=True):
         ct_next: the conntrack states given to the trace.
         flow_id: name of the packets' flow (`model.record.flow_id`).
         steps: the trace, our own entries left out.
+        elsewhere: look-ups on other bridges, before or behind this one (a provider's, the underlay's).
         outcome: "output", "tunnel", "drop", "controller".
         outputs: OpenFlow ports or tunnel destinations it would be output to.
         errors: translation errors.
@@ -82,6 +85,7 @@ class Inspection(msgspec.Struct, frozen=True, kw_only=True):
     ct_next: tuple[str, ...] = ()
     uncolored: bool = False
     steps: tuple[ResolvedStep, ...]
+    elsewhere: tuple[ResolvedStep, ...] = ()
     outcome: str
     outputs: tuple[str, ...] = ()
     errors: tuple[str, ...] = ()
@@ -97,6 +101,7 @@ class SiteReport(msgspec.Struct, frozen=True, kw_only=True):
     """An inspection as the agent makes it: cookies not yet looked up in the OVN databases."""
 
     chassis: str
+    bridge: str = ""
     pair: int
     direction: int = 0
     wall_ns: int

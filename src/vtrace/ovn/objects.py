@@ -60,14 +60,18 @@ class ObjectResolver:
 
     async def inspection(self, report: SiteReport, layout: BridgeLayout) -> Inspection:
         """The report with the objects behind its steps; our own entries are left out."""
-        steps = []
-        bridge = report.trace.steps[0].bridge if report.trace.steps else ""
+        steps, elsewhere = [], []
+        bridge = report.bridge or (report.trace.steps[0].bridge if report.trace.steps else "")
         for step in report.trace.steps:
-            # What the underlay's bridge does with the tunnel packet is no business of OVN's.
-            if step.table >= 0 and step.bridge == bridge and not is_ours(step.cookie):
+            if step.table < 0 or is_ours(step.cookie):
+                continue
+            if step.bridge == bridge:
                 steps.append(await self._resolved(step, layout))
+            else:
+                elsewhere.append(_as_it_is(step))
         return Inspection(
             chassis=report.chassis,
+            bridge=bridge or "br-int",
             pair=report.pair,
             direction=report.direction,
             wall_ns=report.wall_ns,
@@ -78,6 +82,7 @@ class ObjectResolver:
             ct_next=report.ct_next,
             uncolored=report.uncolored,
             steps=tuple(steps),
+            elsewhere=tuple(elsewhere),
             outcome=report.outcome,
             outputs=report.outputs,
             errors=report.trace.errors,
@@ -194,6 +199,22 @@ class ObjectResolver:
             return False
         rows = await self._sb.select(table, where, ("_uuid",))
         return any(row["_uuid"].startswith(prefix) for row in rows)
+
+
+def _as_it_is(step: TraceStep) -> ResolvedStep:
+    """A look-up on a bridge that is not OVN's: of the provider network, or the underlay's."""
+    return ResolvedStep(
+        table=step.table,
+        priority=step.priority,
+        cookie=step.cookie,
+        match=step.match,
+        actions=step.actions,
+        datapath=0,
+        in_key=0,
+        out_key=0,
+        object=FOREIGN,
+        bridge=step.bridge,
+    )
 
 
 def _with_row(found: OvnObject, table: str, row: Row, owner_table: str, owner: str) -> OvnObject:

@@ -258,9 +258,15 @@ class InventoryReader:
             []
             if first
             else await self._nb.select(
-                "Logical_Router_Port", [("name", "==", row["logical_port"].removeprefix("cr-"))], ("_uuid",)
+                "Logical_Router_Port",
+                [("name", "==", row["logical_port"].removeprefix("cr-"))],
+                ("_uuid", "ha_chassis_group"),
             )
         )
+        groups = [
+            *(g for r in router_port for g in as_tuple(r["ha_chassis_group"])),
+            *as_tuple(row["ha_chassis_group"]),
+        ]
         return LogicalPort(
             name=row["logical_port"],
             key=row["tunnel_key"],
@@ -268,6 +274,7 @@ class InventoryReader:
             type=row["type"],
             chassis=next(iter(as_tuple(row["chassis"])), ""),
             standby=await self._standby(row),
+            ha_group=next(iter(groups), ""),
             peer=peer,
             mac=(as_tuple(row["mac"]) or ("",))[0].split(" ")[0],
             addresses=tuple(as_tuple(first["addresses"])) if first else tuple(as_tuple(row["mac"])),

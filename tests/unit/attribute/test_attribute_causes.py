@@ -30,7 +30,8 @@ from builders import (
 )
 from msgspec.structs import replace
 
-from vtrace.attribute.causes import Cause, find_cause
+from vtrace.attribute.cause import Cause
+from vtrace.attribute.causes import find_cause
 from vtrace.model.inspection import Inspection, MeterReading, PortReading, ResolvedStep
 from vtrace.model.inventory import Inventory
 

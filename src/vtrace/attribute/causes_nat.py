@@ -1,0 +1,97 @@
+"""Reasons of address translation: a packet that leaves untranslated, a port that nobody outside can address."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+
+from vtrace.attribute.cause import CANDIDATE, CONCLUDED, Cause
+from vtrace.model.answer import ObjectRef
+from vtrace.model.inventory import Inventory, LogicalDatapath, Nat
+from vtrace.model.record import LogRecord
+from vtrace.model.task import Alias, Pair, TrafficFilter
+
+# Addresses that nobody answers to across the Internet (RFC 1918, RFC 6598, RFC 4193).
+_PRIVATE = tuple(
+    ipaddress.ip_network(text)
+    for text in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7")
+)
+_GATEWAYS = ("chassisredirect", "l3gateway")
+
+
+def untranslated(records: Iterable[LogRecord], inventory: Inventory) -> Cause | None:
+    """A packet that left for a public address with the private one of its VM: it cannot be answered."""
+    hops = list(records)
+    last = hops[-1]
+    if last.src != hops[0].src or not is_private(last.src) or is_private(last.dst):
+        return None
+    found = [d for d in (inventory.datapath(hop.datapath) for hop in hops) if d is not None and d.kind != "vswitch"]
+    router = found[-1] if found else None
+    if router is None or router.kind == "vbrouter":
+        # A customer's data center knows the addresses of the VPC.
+        return None
+    rows = [nat for nat in inventory.nats if nat.router == router.key and _same_version(nat, last.src)]
+    if any(nat.kind != "dnat" and _within(last.src, nat.logical) for nat in rows):
+        if any(port.datapath == router.key and port.type in _GATEWAYS for port in inventory.ports):
+            return None
+        return _missing(router, last, f"{router.name} has no gateway chassis, so its NAT rows do nothing", CONCLUDED)
+    why = f"no NAT row of {router.name} claims it"
+    # A router that translates nothing at all may have somebody behind it who does.
+    return _missing(router, last, why, CONCLUDED if rows else CANDIDATE)
+
+
+def _missing(router: LogicalDatapath, last: LogRecord, why: str, confidence: float) -> Cause:
+    return Cause(
+        code="nat_missing",
+        actor="tenant",
+        summary=f"it left for {last.dst} with the private address {last.src}, which nobody there can answer: {why}",
+        object=ObjectRef(type="Logical_Router", uuid=router.nb_uuid, name=router.name),
+        fix=f"ovn-nbctl lr-nat-list {router.name}; ovn-nbctl lr-nat-add {router.name} snat EXTERNAL {last.src}",
+        confidence=confidence,
+    )
+
+
+def unaddressable(pair: Pair, inventory: Inventory) -> Cause | None:
+    """Traffic from a public address for a VM that has no address which is one outside: it has no way in."""
+    own = pair.destination
+    if not own.ports or not pair.source.outside or is_private(pair.source.address):
+        return None
+    if any(_leads_in(alias, pair.traffic) for alias in own.aliases) or not all(map(is_private, own.addresses)):
+        return None
+    around = {key for port in inventory.ends(own) for key in inventory.reach(port.datapath)}
+    routers = [d for d in inventory.datapaths if d.key in around and d.kind != "vswitch"]
+    edges = [r for r in routers if any(n.router == r.key and _same_version(n, own.address) for n in inventory.nats)]
+    if not edges or any(r.kind == "vbrouter" for r in routers):
+        return None
+    router = edges[0]
+    return Cause(
+        code="nat_missing",
+        actor="tenant",
+        summary=f"nothing from {pair.source.name} can be sent to {own.name}: no NAT row of {router.name} gives "
+        f"{own.address} a floating address, and no load balancer leads to it",
+        object=ObjectRef(type="Logical_Router", uuid=router.nb_uuid, name=router.name),
+        fix=f"ovn-nbctl lr-nat-list {router.name}; "
+        f"ovn-nbctl lr-nat-add {router.name} dnat_and_snat EXTERNAL {own.address}",
+        confidence=CONCLUDED,
+    )
+
+
+def _leads_in(alias: Alias, traffic: TrafficFilter) -> bool:
+    """Whether traffic like this may be for an alias: a floating address, or a VIP of its protocol and port."""
+    protocol = not (alias.proto and traffic.proto) or alias.proto == traffic.proto
+    port = not alias.port or traffic.dport in (None, alias.port, alias.own_port)
+    return alias.kind != "translated" and protocol and port
+
+
+def is_private(address: str) -> bool:
+    """Whether an address is one of those that mean nothing outside; a network by its first address."""
+    found = ipaddress.ip_network(address, strict=False).network_address
+    return any(found.version == network.version and found in network for network in _PRIVATE)
+
+
+def _same_version(nat: Nat, address: str) -> bool:
+    return (":" in nat.external) == (":" in address)
+
+
+def _within(address: str, network: str) -> bool:
+    return ipaddress.ip_address(address) in ipaddress.ip_network(network, strict=False)

@@ -120,11 +120,13 @@ class Asking:
                 group.start_soon(self._ask, requests[-1].chassis, about_request(requests[-1], pair, vif))
 
     async def ask_unseen(self) -> None:
-        """Where others have entries at our own priority, they may have kept packets from being colored."""
+        """What may have kept packets from being colored: others' entries at our own priority, a provider's bridge."""
         for pair in self._pairs.values():
+            unseen = pair.source.outside and not self._follow.of_pair(pair.index)
             for name, survey in self._arming.surveys.items():
-                for vif in self._arming.entries_of(pair, name) if survey.entries_at_top else ():
-                    await self._ask(name, about_unseen(pair, vif))
+                for vif in self._arming.entries_of(pair, name) if unseen or survey.entries_at_top else ():
+                    for question in about_unseen(pair, vif):
+                        await self._ask(name, question)
 
     async def _ask(self, chassis: str, question: SiteQuestion) -> None:
         key = (question.pair, chassis, question.flow_id)

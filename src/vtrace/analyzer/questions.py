@@ -125,16 +125,27 @@ def _question(record: LogRecord, entry: str, pair: Pair, hops: Sequence[LogRecor
     )
 
 
-def about_unseen(pair: Pair, vif: LocalVif) -> SiteQuestion:
-    """The question about a pair of which nothing could be colored: what the datapath does with what comes in."""
-    return SiteQuestion(
-        pair=pair.index,
-        direction=pair.direction,
-        entry=f"in_port={vif.ofport}",
-        headers="",
-        in_ofport=vif.ofport,
-        src="" if pair.source.by_port else pair.source.address,
-        dst=pair.destination.address,
+def about_unseen(pair: Pair, vif: LocalVif) -> tuple[SiteQuestion, ...]:
+    """The questions about a pair of which nothing could be colored: what the datapath does with what comes in.
+
+    One for each address that only this destination has.
+    """
+    own = [
+        alias.address
+        for alias in pair.destination.aliases
+        if not alias.shared or alias.address == pair.destination.only
+    ]
+    return tuple(
+        SiteQuestion(
+            pair=pair.index,
+            direction=pair.direction,
+            entry=f"in_port={vif.ofport}",
+            headers="",
+            in_ofport=vif.ofport,
+            src="" if pair.source.by_port else pair.source.address,
+            dst=address,
+        )
+        for address in dict.fromkeys((pair.destination.address, *own))
     )
 
 

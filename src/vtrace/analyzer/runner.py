@@ -347,6 +347,9 @@ class TaskRunner:
 
     def _pair_enough(self, pair: int, now_s: float) -> bool:
         packets = self._follow.of_pair(pair)
+        if not packets and pair in self._arming.stopped:
+            # All that were colored turned out to be for others.
+            return self._follow.pair_settled(pair, now_s)
         if not packets:
             return self._unanswered(pair, now_s) or self._asking.kept_from_color(pair)
         if pair in self._arming.stopped:

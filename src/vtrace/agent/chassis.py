@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import time
@@ -84,7 +85,12 @@ class ChassisAgent:
             try:
                 yield agent
             finally:
-                with anyio.CancelScope(shield=True), anyio.move_on_after(CLOSE_TIMEOUT_S):
+                with (
+                    anyio.CancelScope(shield=True),
+                    anyio.move_on_after(CLOSE_TIMEOUT_S),
+                    # What can't be removed was told by whoever closed it first, and times out.
+                    contextlib.suppress(VTraceError),
+                ):
                     await agent.close()
                 group.cancel_scope.cancel()
 
@@ -190,7 +196,11 @@ class ChassisAgent:
         if index is not None:
             mask |= (1 << registry.INDEX_BITS) - 1
         if self._channel is not None:
-            await self._channel.delete_by_cookie(value, mask)
+            try:
+                await self._channel.delete_by_cookie(value, mask)
+            except CannotWorkError:
+                # The connection broke; the bridge may be there all the same.
+                await self._ofctl.delete_entries(value, mask)
         else:
             await self._ofctl.delete_entries(value, mask)
 

@@ -7,7 +7,8 @@ The table numbers moved between releases and inside a stable series, so nothing 
 - tunnel ports: table 0's entry for each tunnel goes to local output;
 - remote output: its priority-0 entry goes to local output (since 25.09 by way of one table for VTEPs), and it has
   the entries that keep some packets local by a bit of reg10;
-- first ingress table: where table 0's entries for local ports go;
+- first ingress table: where table 0's entries for local ports go, or on a server without such ports where a packet
+  goes that crosses into the next logical datapath;
 - save-inport: its entries push the in port and go to the table that its priority-0 entry goes to, log-to-physical.
 
 All of it has to agree, or nothing is said.
@@ -191,7 +192,21 @@ class _Evidence:
             if _sets(entry.actions, "metadata") and _sets(entry.actions, "reg14"):
                 # 25.03 may look up a conntrack zone first: a table that only goes on.
                 found.add(self.default_next.get(target, target))
+        # A gateway may have no port of its own: what crosses into the next logical datapath begins there too.
+        found = found or self._behind_patches()
         return _only(sorted(found), "table that table 0 sends local ports to (first ingress table)")
+
+    def _behind_patches(self) -> set[int]:
+        """Where log-to-physical's entries for patch ports go on, in a clone, with another datapath and in port."""
+        found = set()
+        for entries in self.tables.values():
+            for entry in entries:
+                for word in split_top(entry.actions):
+                    inner = word.removeprefix("clone(").removesuffix(")") if word.startswith("clone(") else ""
+                    target = _last_target(inner)
+                    if target is not None and _sets(inner, "metadata") and _sets(inner, "reg14"):
+                        found.add(self.default_next.get(target, target))
+        return found
 
     def save_inport(self) -> tuple[int, int]:
         """(save-inport, log-to-physical)."""

@@ -57,6 +57,21 @@ class Overlay:
         run("ip", "link", "add", "eth0", "netns", f"plain-{vm}", "type", "veth", "peer", vm, "netns", f"plain-{side}")
         run("ip", "link", "set", "eth0", "address", MACS[side], "up", namespace=vm)
         run("ip", "address", "add", f"{ADDRESSES[side]}/24", "dev", "eth0", namespace=vm)
+        # For good: a VM that forgets its neighbor while a fault stands would send nothing but ARP.
+        other = SIDES[side == "left"]
+        run(
+            "ip",
+            "neigh",
+            "add",
+            ADDRESSES[other],
+            "lladdr",
+            MACS[other],
+            "dev",
+            "eth0",
+            "nud",
+            "permanent",
+            namespace=vm,
+        )
         # Userspace datapaths take frames as they are: checksums must be there.
         run("ethtool", "-K", "eth0", "tx", "off", namespace=vm)
         for link in (vm, "wire"):

@@ -72,9 +72,9 @@ def diagnose(overlay: Overlay, *options: str) -> dict[str, Any]:
 
 
 def lost(answer: dict[str, Any]) -> dict[str, Any]:
-    (verdict,) = [v for v in answer["verdicts"] if v["kind"] in ("dropped", "lost_between")]
-    found: dict[str, Any] = verdict
-    return found
+    found: list[dict[str, Any]] = [v for v in answer["verdicts"] if v["kind"] in ("dropped", "lost_between")]
+    assert len(found) == 1, answer
+    return found[0]
 
 
 def test_no_loss_by_the_tunnel(overlay: Overlay) -> None:

@@ -314,3 +314,20 @@ async def test_two_tasks_at_once(wired: Wired) -> None:
         group.start_soon(one)
         group.start_soon(one)
     assert [(a.loss, a.packets.delivered) for a in answers] == [("no", 30)] * 2, answers
+
+
+async def test_two_vms_of_one_bridge(wired: Wired) -> None:
+    left = wired.left
+    put(left, "actions=resubmit(,1)", "table=1,in_port=11,actions=output:13", "table=1,in_port=13,actions=output:11")
+    server, _, rest = PATCHED.partition("[[endpoint]]")
+    text = (server + "[[endpoint]]" + rest.partition("[[link]]")[0]).format(
+        left=left.rundir, mac1=VM1_MAC, mac2=VM2_MAC, ip1=VM1_IP, ip2=VM2_IP
+    )
+    text = text.replace('"br0", "br1"', '"br0"').replace('"br1"', '"br0"').replace('"far"', '"other"')
+    spec = TaskSpec(task_id="", sources=("vm1",), destinations=("vm2",), packets=20, timeout_s=12)
+    async with talking(wired):
+        answer = await diagnose(spec, Cloud(nb="", sb="", servers=(), plain=parse(text, "plain.toml")), print)
+    assert (answer.loss, answer.packets.delivered, answer.cost.entries_left) == ("no", 20, 0), answer
+    assert {tos_of(frame) for frame in wired.seen(left, "other")} == {0}
+    (path,) = answer.paths
+    assert [hop.point for hop in path.hops] == ["first_hop", "egress"]

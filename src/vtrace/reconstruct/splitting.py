@@ -138,6 +138,8 @@ def _rank(segment: Segment, record: LogRecord) -> tuple[int, int] | None:
         return None if there else (_likeness(last, record), 2)
     if not _follows(last, record) or not (last.src == record.src or last.dst == record.dst):
         return None
+    if any(_visit(other) == _visit(record) for _, other in segment):
+        return None
     if last.point == Point.LOGICAL_EGRESS:
         sure = last.ttl == record.ttl
     else:

@@ -392,3 +392,16 @@ def test_thousands_of_equal_packets_take_no_time(implementation: Implementation)
             log.out(1)
     counts = Counter(row["disposition"] for row in packets(run(implementation, log.records)))
     assert counts == {"egress": 666, "sent": 334}
+
+
+def stopped_in_a_second_router(log: Recorder) -> None:
+    """Lost on its own server in a second router, as at the border of another VPC."""
+    log.first(1)
+    log.passed(1, HV1, WEB, WEB1, TO_ROUTER)
+    log.passed(1, HV1, R1, R1_WEB, R1_DB, 63)
+    log.passed(1, HV1, DB, R1_DB, TO_ROUTER, 63)
+
+
+def test_equal_packets_that_end_on_one_server_are_not_put_together(implementation: Implementation) -> None:
+    found = run(implementation, walked([stopped_in_a_second_router] * 3))
+    assert places(found) == [way_places(stopped_in_a_second_router)] * 3

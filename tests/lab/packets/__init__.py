@@ -1,0 +1,1 @@
+"""Odd packets: frames made by hand, sent and counted at the VMs themselves."""

@@ -85,8 +85,8 @@ class EndpointResolver:
         return [endpoint for endpoint in found if vpc in ("", endpoint.vpc)]
 
     async def _behind_vip(self, text: str, address: str) -> list[Endpoint]:
-        """One endpoint for each load balancer that has the VIP."""
-        found = []
+        """One endpoint for each VPC whose load balancers have the VIP: another port of it may be another one's."""
+        found: dict[str, Endpoint] = {}
         for row in await self._nb.select("Load_Balancer", (), ("_uuid", "name", "vips", "protocol")):
             vips = [(vip, backends) for vip, backends in row["vips"].items() if address_and_port(vip)[0] == address]
             if not vips:
@@ -105,19 +105,15 @@ class EndpointResolver:
                 own = next((end[1] for end in ends), 0)
                 aliases.append(Alias(address=address, kind="vip", proto=proto, port=port, own_port=own))
             ports = [p for backend in dict.fromkeys(backends) for p in await self._near(backend, owners)]
-            found.append(
-                Endpoint(
-                    name=text,
-                    port="",
-                    members=tuple(dict.fromkeys(p.port for p in ports)),
-                    address=address,
-                    addresses=tuple(dict.fromkeys(backends)),
-                    aliases=tuple(aliases),
-                    only=address,
-                    vpc=vpc_name(owners[0]) if owners else row["name"],
-                )
+            vpc = vpc_name(owners[0]) if owners else row["name"]
+            known = found.get(vpc, Endpoint(name=text, port="", address=address, only=address, vpc=vpc))
+            found[vpc] = msgspec.structs.replace(
+                known,
+                members=tuple(dict.fromkeys((*known.members, *(p.port for p in ports)))),
+                addresses=tuple(dict.fromkeys((*known.addresses, *backends))),
+                aliases=(*known.aliases, *aliases),
             )
-        return found
+        return list(found.values())
 
     async def _behind_floating(self, text: str, address: str) -> list[Endpoint]:
         """The VM of each NAT row that has the address.

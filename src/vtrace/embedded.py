@@ -248,13 +248,18 @@ class _Crew:
             task_status.started(agent)
             await anyio.sleep_forever()
 
-    async def begin(self, inventory: Inventory) -> None:
-        """Watches what this inventory was made of."""
-        await self._watch.begin(inventory)
+    async def begin(self, inventory: Inventory, pairs: Sequence[Pair]) -> None:
+        """Watches what this inventory was made of, for these pairs."""
+        ends = [name for pair in pairs for end in (pair.source, pair.destination) for name in end.ports]
+        await self._watch.begin(inventory, ends)
 
-    async def changed(self) -> None:
-        """Waits until something of it changed."""
-        await self._watch.changed()
+    async def changed(self) -> bool:
+        """Waits until something of it changed; whether a port of it moves."""
+        return await self._watch.changed()
+
+    async def settled(self) -> None:
+        """Waits until a burst of changes is over."""
+        await self._watch.settled()
 
     async def read(self, pairs: Sequence[Pair]) -> tuple[tuple[Pair, ...], Inventory]:
         """These pairs, VIPs with the backends they have now, and the topology around them, as it is now."""

@@ -36,6 +36,8 @@ CLOSE_TIMEOUT_S = 15
 RENEW_TIMEOUT_S = 8
 # A cached flow that stays longer than this belongs to traffic that has ended.
 DRAIN_TIMEOUT_S = 3
+# What dpctl(8) says of a port that is not there any more.
+_PORT_GONE = "unknown port"
 
 
 class ChassisAgent:
@@ -208,7 +210,13 @@ class ChassisAgent:
         """Waits until the datapath has forgotten the entries removed so far: until then it acts by them."""
         with anyio.move_on_after(DRAIN_TIMEOUT_S):
             for ofport, color in sorted(self._colored):
-                await self._inspector.wait_until_uncolored(ofport, color)
+                try:
+                    await self._inspector.wait_until_uncolored(ofport, color)
+                except VTraceError as error:
+                    if _PORT_GONE not in str(error):
+                        raise
+                    # Its VM moved away, and the cached flows with it.
+                    self._colored.discard((ofport, color))
 
     async def counts(self, role: int) -> dict[int, int]:
         """Packets counted by our entries of a role, by their index. May lag by about a second."""

@@ -5,7 +5,7 @@ On: what watches for the color, then what restores, what matches, and what color
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -54,6 +54,7 @@ class Arming:
         # One change at a time: a color must never be put on while another change takes its restoring entries off.
         self._turn = anyio.Lock()
         self._ended = False
+        self._paused = False
 
     async def claim_color(self, original_dscp: int) -> ColorUse:
         """Claims a color, free on every chassis, for packets that carry `original_dscp`.
@@ -106,33 +107,64 @@ class Arming:
                 await self._start_over()
                 await self._start()
 
-    async def change(self, inventory: Inventory, pairs: Sequence[Pair], added: Sequence[str]) -> None:
-        """Puts the entries where a changed topology wants them; `added` are the names of agents that are new.
+    async def change(self, inventory: Inventory, pairs: Sequence[Pair], fresh: Collection[str] = ()) -> None:
+        """Puts the entries where a changed topology wants them, also on the chassis of agents that are new.
 
         Packets colored from now on are of new epochs, so that their order after those from before is known.
+
+        Args:
+            fresh: chassis that may have got ports that they had not when their bridges were looked at.
         """
         async with self._turn:
             if self._ended:
                 return
+            added = [name for name in self._agents if name not in self.claims]
             await self._stop_coloring()
             await anyio.sleep(IN_FLIGHT_S)
             for name, agent in self._agents.items():
                 for role in (Role.COUNT, Role.MATCH, Role.RESTORE, Role.DOUBT) if name not in added else ():
                     await agent.remove(role)
             self._inventory, self._pairs = inventory, pairs
+            for name in sorted(set(fresh) & set(self.surveys)):
+                self.surveys[name] = await self._agents[name].survey()
             for dscp, use in tuple(self.uses.items()):
                 if await self._claim_on(added, use):
                     self._epoch += 1
                     self.uses[dscp] = replace(use, epoch=self._epoch)
                 else:
                     await self.claim_color(dscp)
+            self._paused = False
             await self._start()
+
+    async def pause(self) -> None:
+        """Stops coloring at once; what is on its way is followed, and its color taken off."""
+        self._paused = True
+        async with self._turn:
+            for agent in self._agents.values():
+                for role in (Role.COLOR, Role.PROBE):
+                    try:
+                        await agent.remove(role)
+                    except VTraceError as error:
+                        self.notes.append(f"{self._inventory.server(agent.chassis)}: {error}")
+
+    async def resume(self) -> None:
+        """Colors on, if it was stopped for a while."""
+        async with self._turn:
+            if self._paused and not self._ended:
+                self._paused = False
+                for use in self.uses.values():
+                    await self._color(use)
+                await self._probe()
 
     async def _claim_on(self, names: Sequence[str], use: ColorUse) -> bool:
         """Claims a color in use on more chassis; whether it was free on all of them."""
         for name in sorted(names):
             await self._agents[name].lock()
-            await self._survey(name)
+            try:
+                await self._survey(name)
+            except VTraceError:
+                await self._agents[name].abandon_claim()
+                raise
             if use.color in self._used[name]:
                 await self._agents[name].abandon_claim()
                 return False
@@ -166,7 +198,8 @@ class Arming:
         use = await self.claim_color(original_dscp)
         await self._watch(use)
         await self._match(use)
-        await self._color(use)
+        if not self._paused:
+            await self._color(use)
         return use
 
     async def _start(self) -> None:
@@ -177,7 +210,8 @@ class Arming:
                 use = await self.claim_color(dscp)
                 await self._watch(use)
                 await self._match(use)
-            await self._color(self.uses[dscp])
+            if not self._paused:
+                await self._color(self.uses[dscp])
         # Last, since what it copies goes uncolored: as few packets as can be.
         await self._probe()
 

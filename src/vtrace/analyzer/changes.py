@@ -57,6 +57,12 @@ def needs_arming(old: Inventory, new: Inventory, pairs: Sequence[Pair], pairs_no
     return {_place(p) for p in old.ports} != {_place(p) for p in new.ports}
 
 
+def arrivals(old: Inventory, new: Inventory) -> frozenset[str]:
+    """The chassis that have ports now which they had not before."""
+    had = {(p.name, p.chassis) for p in old.ports}
+    return frozenset(p.chassis for p in new.ports if p.chassis and (p.name, p.chassis) not in had)
+
+
 def _place(port: LogicalPort) -> tuple[Any, ...]:
     return (port.name, port.datapath, port.key, port.type, port.chassis, port.standby, port.peer_datapath)
 

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
 
 import anyio
 import anyio.to_thread
 
-from vtrace.analyzer import changes
 from vtrace.analyzer.arming import IN_FLIGHT_S, Arming
 from vtrace.analyzer.asking import Asking
 from vtrace.analyzer.follow import Follower
+from vtrace.analyzer.topology import Moved, Topology, TopologyFollower
 from vtrace.analyzer.tunnels import check_tunnels
 from vtrace.attribute.case import Case, NeighborWatch, ReplyCount
-from vtrace.attribute.causes import rfc3339
 from vtrace.collect.link import (
     AgentCost,
     AgentEvent,
@@ -36,7 +35,6 @@ from vtrace.model.record import LogRecord
 from vtrace.model.task import Direction, Pair, TaskSpec, TaskState
 from vtrace.ovn.objects import ObjectResolver
 from vtrace.plain.objects import PlainObjects
-from vtrace.task.admission import translated
 
 TICK_S = 0.02
 EVENTS_PER_TURN = 1000
@@ -68,24 +66,6 @@ class Outcome:
         self.changes: list[Change] = []
         self.packets_in_doubt = 0
         self.beyond_n = 0
-
-
-class Topology(Protocol):
-    """The cloud's topology as it is now, and agents for more of it."""
-
-    async def begin(self, inventory: Inventory) -> None:
-        """Watches what this inventory was made of."""
-
-    async def changed(self) -> None:
-        """Waits until something of it changed."""
-
-    async def read(self, pairs: Sequence[Pair]) -> tuple[tuple[Pair, ...], Inventory]:
-        """These pairs with the ends they have now, and the topology around them."""
-        ...
-
-    async def cover(self, inventory: Inventory) -> Mapping[str, AgentLink]:
-        """Agents for the chassis of an inventory that have none yet and can be reached, by chassis name."""
-        ...
 
 
 class TaskRunner:
@@ -150,18 +130,33 @@ class TaskRunner:
             group.start_soon(_import_meanwhile)
             for agent in self._agents.values():
                 group.start_soon(self._collect, agent, group)
+            coloring = anyio.Event()
+            if self._topology is not None:
+                keeper = self._keeper(self._topology, group)
+                group.start_soon(keeper.follow, coloring)
             await self._arm()
             self.outcome.state = TaskState.COLORING
             self._started_s = time.monotonic()
             for dscp in sorted(self._early_dscps - set(self._arming.uses)):
                 self._missing_color.add(dscp)
                 group.start_soon(self._add_color, dscp)
-            if self._topology is not None:
-                group.start_soon(self._follow_topology, self._topology, group)
+            coloring.set()
             with anyio.move_on_after(self._spec.timeout_s) as limit:
                 await self._until_enough(group)
             await self._finish(expired=limit.cancelled_caught)
             group.cancel_scope.cancel()
+
+    def _keeper(self, topology: Topology, group: anyio.abc.TaskGroup) -> TopologyFollower:
+        """What follows the topology for this task."""
+        return TopologyFollower(
+            topology,
+            self._inventory,
+            tuple(self._pairs.values()),
+            self._arming,
+            adopt=functools.partial(self._adopt, group=group),
+            outcome=self.outcome,
+            tell=self._progress,
+        )
 
     async def _arm(self) -> None:
         """Puts everything on; once more where ovn-controller took it off meanwhile.
@@ -278,44 +273,18 @@ class TaskRunner:
             self._asking.lost_agents.add(chassis)
             self.outcome.notes.append(f"{self._inventory.server(chassis)} could not be armed again: {error}")
 
-    async def _follow_topology(self, topology: Topology, group: anyio.abc.TaskGroup) -> None:
-        """Reads the topology anew whenever something of it changes, and moves the entries to where they belong now."""
-        try:
-            await topology.begin(self._inventory)
-            while True:
-                pairs, now = await topology.read(tuple(self._pairs.values()))
-                await self._compare(topology, pairs, now, group)
-                await topology.changed()
-        except VTraceError as error:
-            self.outcome.notes.append(f"changes of the topology are no longer seen: {error}")
-
-    async def _compare(
-        self, topology: Topology, ends: tuple[Pair, ...], now: Inventory, group: anyio.abc.TaskGroup
-    ) -> None:
-        found = changes.describe(self._read, now, rfc3339(time.time_ns()))
-        before, self._read = self._read, now
-        if before == now or self.outcome.state is not TaskState.COLORING:
-            return
-        self.outcome.changes += found
-        for change in found:
-            self._progress(f"changed meanwhile: {change.text}")
-        known = changes.merged(self._inventory, now)
-        pairs = translated(ends, known)
-        arm = changes.needs_arming(before, now, tuple(self._pairs.values()), pairs)
-        added = await topology.cover(known) if arm else {}
-        self._agents.update(added)
-        for agent in added.values():
+    async def _adopt(self, moved: Moved, group: anyio.abc.TaskGroup) -> None:
+        """Takes note of a changed topology; what counts by entries that are about to go is counted."""
+        self._agents.update(moved.added)
+        for agent in moved.added.values():
             group.start_soon(self._collect, agent, group)
-        self._inventory = known
-        self._pairs = {p.index: p for p in pairs}
-        self._follow.change(pairs, known)
-        self._asking.change(pairs, known)
-        if arm:
-            for counting in self._agents.values():
-                for index, packets in (await counting.counts(Role.COUNT)).items():
-                    self._counts[index] += packets
-            await self._arming.change(known, pairs, tuple(added))
-        await topology.begin(known)
+        self._inventory = moved.inventory
+        self._pairs = {p.index: p for p in moved.pairs}
+        self._follow.change(moved.pairs, moved.inventory)
+        self._asking.change(moved.pairs, moved.inventory)
+        for counting in self._agents.values() if moved.arm else ():
+            for index, packets in (await counting.counts(Role.COUNT)).items():
+                self._counts[index] += packets
 
     async def _until_enough(self, group: anyio.abc.TaskGroup) -> None:
         told_s = 0.0

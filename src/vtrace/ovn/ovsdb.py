@@ -23,6 +23,8 @@ from vtrace.errors import CannotWorkError, ProtocolError
 
 Row = dict[str, Any]
 Condition = tuple[str, str, Any]
+# By table and row: what was inserted, modified or deleted (ovsdb-server(7), update2).
+TableUpdates = dict[str, dict[str, dict[str, Any]]]
 
 
 def uuid_ref(uuid: str) -> list[str]:
@@ -51,6 +53,10 @@ def decode(value: Any) -> Any:
 def as_tuple(value: Any) -> tuple[Any, ...]:
     """A column that holds a set: OVSDB sends a set of one as the bare value."""
     return value if isinstance(value, tuple) else (value,)
+
+
+class _ClosedError(CannotWorkError):
+    """The server closed the connection."""
 
 
 class Database:
@@ -141,21 +147,47 @@ class Database:
         }
         self._call("monitor_cond", [self.name, "vtrace", requests])
 
-    def changed(self, timeout_s: float) -> bool:
-        """Waits, in the calling thread, for a change of what is monitored; whether there was one.
+    async def changes(self) -> list[TableUpdates]:
+        """Waits until something changes of what is monitored.
 
         Raises:
             CannotWorkError: the connection broke.
         """
-        message = self._read(time.monotonic() + timeout_s) if self._connection is not None else None
-        return message is not None and message.method in ("update2", "update")
+        while not (found := self._waiting()):
+            await anyio.wait_readable(self._connection.stream.socket)
+        return found
+
+    def forget(self) -> None:
+        """Drops what was told of changes so far.
+
+        Raises:
+            CannotWorkError: the connection broke.
+        """
+        self._waiting()
+
+    def _waiting(self) -> list[TableUpdates]:
+        """The changes that came in, without waiting for more."""
+        found: list[TableUpdates] = []
+        if self._connection is None:
+            self._fail("the connection was closed")
+        while (message := self._read(0.0)) is not None:
+            if message.method in ("update2", "update"):
+                found.append(message.params[1])
+        return found
 
     def _table_names(self) -> frozenset[str]:
         reply = self._call("get_schema", [self.name])
         return frozenset(reply.result["tables"])
 
     def _transact(self, operations: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        reply = self._call("transact", [self.name, *operations])
+        was_open = self._connection is not None
+        try:
+            reply = self._call("transact", [self.name, *operations])
+        except _ClosedError:
+            # The server was started anew meanwhile, say: it only reads, so it may be asked again.
+            if not was_open:
+                raise
+            reply = self._call("transact", [self.name, *operations])
         for result in reply.result:
             if result and "error" in result:
                 raise ProtocolError("The database refused a query", f"{self.name} at {self.remote}", json.dumps(result))
@@ -168,7 +200,7 @@ class Database:
         request = ovs.jsonrpc.Message.create_request(method, params)
         failed = self._connection.send(request)
         if failed:
-            self._fail(f"sending failed: {errno.errorcode.get(failed, failed)}")
+            self._fail(f"sending failed: {errno.errorcode.get(failed, failed)}", _ClosedError)
         reply = self._receive(request.id, deadline)
         if reply.type == ovs.jsonrpc.Message.T_ERROR:
             raise ProtocolError("The database refused a request", self.remote, json.dumps(reply.error))
@@ -208,18 +240,18 @@ class Database:
                 poller.timer_wait(max(1, int(left * 1000)))
                 poller.block()
             elif error:
-                self._fail("the connection was closed")
+                self._fail("the connection was closed", _ClosedError)
             elif message.type == ovs.jsonrpc.Message.T_REQUEST and message.method == "echo":
                 self._connection.send(ovs.jsonrpc.Message.create_reply(message.params, message.id))
             else:
                 return message
 
-    def _fail(self, reason: str) -> None:
+    def _fail(self, reason: str, kind: type[CannotWorkError] = CannotWorkError) -> None:
         self.close()
-        raise self._out_of_reach(reason)
+        raise self._out_of_reach(reason, kind)
 
-    def _out_of_reach(self, reason: str) -> CannotWorkError:
-        return CannotWorkError(
+    def _out_of_reach(self, reason: str, kind: type[CannotWorkError] = CannotWorkError) -> CannotWorkError:
+        return kind(
             f"The database {self.name} is out of reach",
             self.remote,
             reason,

@@ -1,0 +1,176 @@
+"""Follows the topology while a task runs: what changed is named, and the entries move to where they belong now."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Protocol
+
+import anyio
+
+from vtrace.analyzer import changes
+from vtrace.analyzer.arming import Arming
+from vtrace.attribute.causes import rfc3339
+from vtrace.collect.link import AgentLink
+from vtrace.errors import VTraceError
+from vtrace.model.answer import Change
+from vtrace.model.inventory import Inventory
+from vtrace.model.task import Pair
+from vtrace.task.admission import translated
+
+# For how long a port that moved may be without entries of its new chassis before the task goes on without them.
+UP_WAIT_S = 1.0
+# How long until a database that was lost is tried again.
+RETRY_S = 0.3
+
+
+class Topology(Protocol):
+    """The cloud's topology as it is now, and agents for more of it."""
+
+    async def begin(self, inventory: Inventory, pairs: Sequence[Pair]) -> None:
+        """Watches what this inventory was made of, for these pairs."""
+
+    async def changed(self) -> bool:
+        """Waits until something of it changed; whether a port of it moves."""
+        ...
+
+    async def settled(self) -> None:
+        """Waits until a burst of changes is over."""
+
+    async def read(self, pairs: Sequence[Pair]) -> tuple[tuple[Pair, ...], Inventory]:
+        """These pairs with the ends they have now, and the topology around them."""
+        ...
+
+    async def cover(self, inventory: Inventory) -> Mapping[str, AgentLink]:
+        """Agents for the chassis of an inventory that have none yet and can be reached, by chassis name."""
+        ...
+
+
+class Record(Protocol):
+    """What is kept for the answer."""
+
+    changes: list[Change]
+    notes: list[str]
+
+
+class Moved:
+    """What a change came to, for who has to know it.
+
+    Attributes:
+        inventory: the topology now, with what is gone of the one before; `pairs` with their ends of now.
+        added: agents that are new.
+        arm: whether the entries have to move.
+    """
+
+    def __init__(
+        self, inventory: Inventory, pairs: tuple[Pair, ...], added: Mapping[str, AgentLink], *, arm: bool
+    ) -> None:
+        self.inventory = inventory
+        self.pairs = pairs
+        self.added = added
+        self.arm = arm
+
+
+class TopologyFollower:
+    """Follows the topology of one task.
+
+    Args:
+        adopt: tells the task what moved, before the entries do.
+        outcome: where changes and notes are kept.
+        tell: tells the user what changed, in words.
+    """
+
+    def __init__(
+        self,
+        topology: Topology,
+        inventory: Inventory,
+        pairs: Sequence[Pair],
+        arming: Arming,
+        *,
+        adopt: Callable[[Moved], Awaitable[None]],
+        outcome: Record,
+        tell: Callable[[str], None],
+    ) -> None:
+        self._topology = topology
+        self._arming = arming
+        self._adopt = adopt
+        self._tell = tell
+        self._known = inventory
+        self._pairs = tuple(pairs)
+        self._read = inventory
+        self._armed = inventory
+        self._lost_s = 0.0
+        self._outcome = outcome
+
+    async def follow(self, coloring: anyio.Event) -> None:
+        """Reads the topology anew whenever something of it changes; acts on it once `coloring` is set."""
+        while True:
+            try:
+                await self._topology.begin(self._known, self._pairs)
+                await self._keep_up(coloring)
+            except VTraceError as error:
+                self._notice_lost(error)
+                await anyio.sleep(RETRY_S)
+
+    async def _keep_up(self, coloring: anyio.Event) -> None:
+        while True:
+            pairs, now = await self._topology.read(self._pairs)
+            self._notice_back()
+            await coloring.wait()
+            if now == self._armed:
+                await self._arming.resume()
+                await self._wait()
+                continue
+            self._name(now)
+            if self._is_on_its_way(now):
+                with anyio.move_on_after(UP_WAIT_S) as waiting:
+                    await self._wait()
+                if not waiting.cancelled_caught:
+                    continue
+            await self._take(pairs, now)
+            await self._topology.begin(self._known, self._pairs)
+
+    async def _wait(self) -> None:
+        if await self._topology.changed():
+            # Its next chassis may have nobody who takes the color off.
+            await self._arming.pause()
+        await self._topology.settled()
+
+    def _is_on_its_way(self, now: Inventory) -> bool:
+        """Whether an end of the task has a new chassis that has no entries for it yet."""
+        ends = {name for pair in self._pairs for end in (pair.source, pair.destination) for name in end.ports}
+        moved = (p for p in now.ports if p.name in ends and p.chassis and not p.up)
+        return any(
+            before is None or before.chassis != p.chassis for p in moved for before in (self._armed.port(p.name),)
+        )
+
+    def _name(self, now: Inventory) -> None:
+        """Notes what changed since the last reading."""
+        for change in changes.describe(self._read, now, rfc3339(time.time_ns())):
+            self._outcome.changes.append(change)
+            self._tell(f"changed meanwhile: {change.text}")
+        self._read = now
+
+    async def _take(self, ends: tuple[Pair, ...], now: Inventory) -> None:
+        known = changes.merged(self._known, now)
+        pairs = translated(ends, known)
+        arm = changes.needs_arming(self._armed, now, self._pairs, pairs)
+        added = await self._topology.cover(known) if arm else {}
+        await self._adopt(Moved(known, pairs, added, arm=arm))
+        if arm:
+            await self._arming.change(known, pairs, changes.arrivals(self._armed, now))
+        self._known, self._pairs, self._armed = known, pairs, now
+
+    def _notice_lost(self, error: VTraceError) -> None:
+        self._lost_s = self._lost_s or time.monotonic()
+        text = f"changes of the topology were no longer seen: {error}"
+        if text not in self._outcome.notes:
+            self._outcome.notes.append(text)
+
+    def _notice_back(self) -> None:
+        if self._lost_s:
+            gone_s = time.monotonic() - self._lost_s
+            self._lost_s = 0.0
+            self._outcome.notes.append(
+                f"the topology could be read again {gone_s:.1f} s later, and what had changed was noticed"
+            )

@@ -160,7 +160,6 @@ def next_hop_unknown(facts: Facts, pair: Pair) -> Iterator[None]:
 # --- what is not answered right yet ---------------------------------------------------------------------
 
 
-@pytest.mark.xfail(strict=True, reason="no entry matches a fragment where ports are named")
 @pytest.mark.parametrize("version", [4, 6])
 def test_fragments_of_a_named_port(facts: Facts, version: int) -> None:
     pair = facts.pair("switched-remote", 4 if version == 4 else 6)
@@ -179,7 +178,6 @@ def test_fragments_of_a_named_port(facts: Facts, version: int) -> None:
     check_unchanged(found)
 
 
-@pytest.mark.xfail(strict=True, reason="a later IPv6 fragment has protocol 44 for Open vSwitch, so no entry for UDP")
 def test_an_acl_drops_later_fragments_of_a_named_protocol(facts: Facts) -> None:
     pair = facts.pair("routed-remote", 6)
     w = way(facts, pair)
@@ -192,7 +190,6 @@ def test_an_acl_drops_later_fragments_of_a_named_protocol(facts: Facts) -> None:
     check_lost(found, "dropped", 30, 2 / 3)
 
 
-@pytest.mark.xfail(strict=True, reason="the trace is made of a whole packet, which this ACL does not drop")
 def test_the_acl_that_drops_fragments_is_named(facts: Facts) -> None:
     pair = facts.pair("switched-remote", 4)
     w = way(facts, pair)
@@ -206,7 +203,6 @@ def test_the_acl_that_drops_fragments_is_named(facts: Facts) -> None:
     assert "is_frag" in found.answer.first["why"]["summary"], found.text()
 
 
-@pytest.mark.xfail(strict=True, reason="tagged frames are not colored, and their source is called silent")
 def test_a_switch_drops_frames_with_a_vlan_tag(facts: Facts) -> None:
     pair = facts.pair("switched-remote", 4)
     w = way(facts, pair, vlan=7)
@@ -226,7 +222,7 @@ FLOODED = "a flooded packet loses its color on the sender's server"
     "placement",
     [
         pytest.param("switched-local", marks=pytest.mark.xfail(strict=True, reason=f"{FLOODED}: not all are armed")),
-        pytest.param("switched-remote", marks=pytest.mark.xfail(strict=True, reason=FLOODED)),
+        "switched-remote",
     ],
 )
 def test_a_datagram_in_a_broadcast_frame(facts: Facts, placement: str) -> None:
@@ -255,7 +251,7 @@ def stateful(facts: Facts, pair: Pair) -> Iterator[None]:
 
 @pytest.mark.parametrize(
     "version",
-    [4, pytest.param(6, marks=pytest.mark.xfail(strict=True, reason="only the first fragment is colored, and stays"))],
+    [4, 6],
 )
 def test_fragments_that_conntrack_puts_together(facts: Facts, version: int) -> None:
     """Conntrack lets all fragments of a datagram go as the last one goes: if that has no color, theirs stays on.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from vtrace.collect.link import AgentEvent, DoubtSeen, NeighborSeen, ProbeSeen
 from vtrace.color.registry import Role
+from vtrace.log.fragments import Fragments
 from vtrace.log.packet import Headers, decode, decode_arp, packet_key
 from vtrace.model.openflow import PacketIn
 from vtrace.model.plan import Hook
@@ -25,6 +26,7 @@ class RecordLogger:
         self.written = 0
         self.lost = 0
         self._probed: set[tuple[int, int]] = set()
+        self._fragments = Fragments()
         self._region = region
         self._task_id = task_id
         self._secret = secret
@@ -40,6 +42,8 @@ class RecordLogger:
         headers = decode(message.packet)
         if headers is None:
             self.lost += 1
+            return None
+        if hook.asked and headers.fragment and not self._fragments.is_wanted(headers, hook.asked):
             return None
         if hook.role == Role.PROBE:
             if (hook.pair, headers.dscp) in self._probed:
@@ -103,6 +107,7 @@ class RecordLogger:
             ecn=headers.ecn,
             ip_id=headers.ip_id,
             fragment=headers.fragment,
+            vlan=headers.vlan,
             length_bytes=headers.length_bytes,
             tcp_flags=headers.tcp_flags,
             ct_state=message.ct_state,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from msgspec.structs import replace
+
 from vtrace.color import registry
 from vtrace.model.openflow import InstalledEntry, OfPort
 from vtrace.model.plan import LocalVif
@@ -29,7 +31,8 @@ def local_vifs(table_0: Sequence[InstalledEntry]) -> tuple[LocalVif, ...]:
                     vlan=int(vlan, 0) if _is_number(vlan) else 0,
                 )
             )
-    return tuple(found)
+    tagged = {vif.ofport for vif in found if vif.vlan}
+    return tuple(replace(vif, shared=vif.ofport in tagged) for vif in found)
 
 
 # The same field in the two syntaxes of ovs-actions(7).

@@ -13,6 +13,8 @@ from vtrace.model.plan import LocalVif
 from vtrace.model.record import LogRecord, Point, flow_id
 from vtrace.model.task import Pair
 
+LATER_FRAGMENT = 2
+IPV6_FRAGMENT = 44
 _NAMES = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmp6"}
 
 
@@ -24,14 +26,24 @@ def mac(value: int) -> str:
 def headers(record: LogRecord) -> str:
     """The packet as the tenant sent it to this place, uncolored, in ovs-fields(7) syntax."""
     six = ":" in record.src
-    name = _NAMES.get(record.proto, "")
+    later = record.fragment == LATER_FRAGMENT
+    # For Open vSwitch a later fragment of IPv6 is of the protocol "fragment" (ovs-fields(7), nw_proto).
+    proto = IPV6_FRAGMENT if six and later else record.proto
+    name = _NAMES.get(proto, "")
     words = [(name + "6" if six and name in ("tcp", "udp") else name) or ("ipv6" if six else "ip")]
     words += [f"dl_src={mac(record.eth_src)}", f"dl_dst={mac(record.eth_dst)}"]
     source, destination = ("ipv6_src", "ipv6_dst") if six else ("nw_src", "nw_dst")
     words += [f"{source}={record.src}", f"{destination}={record.dst}"]
     if not name:
-        words.append(f"nw_proto={record.proto}")
+        words.append(f"nw_proto={proto}")
+    if record.vlan >= 0:
+        words.append(f"dl_vlan={record.vlan}")
+    if record.fragment:
+        words.append(f"ip_frag={'later' if later else 'first'}")
     words += [f"nw_tos={record.dscp << 2}", f"nw_ecn={record.ecn}", f"nw_ttl={record.ttl}"]
+    if record.fragment:
+        # Of no fragment Open vSwitch matches ports, type or flags.
+        return ",".join(words)
     if record.proto in (6, 17):
         # Not tp_src: ofproto/trace takes it for TCP only.
         words += [f"{name}_src={record.sport}", f"{name}_dst={record.dport}"]

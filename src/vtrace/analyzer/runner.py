@@ -35,6 +35,7 @@ from vtrace.model.record import LogRecord
 from vtrace.model.task import Direction, Pair, TaskSpec, TaskState
 from vtrace.ovn.objects import ObjectResolver
 from vtrace.plain.objects import PlainObjects
+from vtrace.reconstruct.chaining import Goal
 
 TICK_S = 0.02
 EVENTS_PER_TURN = 1000
@@ -427,7 +428,7 @@ class TaskRunner:
         from vtrace.model.record_schema import from_table, to_table
         from vtrace.reconstruct.plain import reconstruct
 
-        found = reconstruct(to_table(self._follow.records))
+        found = reconstruct(to_table(self._follow.records), self._goals())
         self.outcome.notes += [*self._asking.notes, *self._arming.notes, *self._reply_notes()]
         return Case(
             pairs=tuple(self._pairs.values()),
@@ -447,6 +448,15 @@ class TaskRunner:
             for_others=dict(self._follow.for_others),
             reply_asked=Direction.REPLY in self._spec.directions,
         )
+
+    def _goals(self) -> dict[int, Goal]:
+        """Where each pair's packets should arrive, if that is one place: it tells their copy in a flood."""
+        found = {}
+        for index, pair in self._pairs.items():
+            ports = self._inventory.ends(pair.destination)
+            if len(ports) == 1 and ports[0].chassis:
+                found[index] = Goal(datapath=ports[0].datapath, key=ports[0].key, chassis=ports[0].chassis)
+        return found
 
     async def _cost_of(self, name: str, agent: AgentLink) -> None:
         cost = AgentCost()

@@ -38,6 +38,38 @@ def pair_matches(pair: Pair) -> list[str]:
     return list(dict.fromkeys(_pair_match(pair, headers) for headers in carried(pair)))
 
 
+def fragment_matches(pair: Pair) -> list[str]:
+    """The matches of fragments of the pair that `pair_matches` can't hold, by their addresses.
+
+    Open vSwitch matches no ports of any fragment, and in IPv6 no protocol of a later one. All of a datagram's
+    fragments are taken, or none: conntrack's reassembly would let the color of some through.
+    """
+    six = pair.traffic.ip_version == 6
+    found = []
+    for headers in carried(pair):
+        addresses = _addresses(headers, six=six)
+        _, sport, dport = _asked(pair, headers)
+        if six and headers.proto:
+            found.append(f"ipv6,{addresses},ip_frag=yes")
+        elif not six and (sport, dport, pair.traffic.tcp_flags) != (None, None, None):
+            found.append(f"{headers.proto},{addresses},ip_frag=yes")
+    return list(dict.fromkeys(found))
+
+
+def asked(pair: Pair) -> tuple[tuple[int | None, int | None, int | None], ...]:
+    """Protocol and ports (or ICMP type) that the pair's packets carry: of fragments they are read from the first."""
+    return tuple(dict.fromkeys(_asked(pair, headers) for headers in carried(pair)))
+
+
+def _asked(pair: Pair, headers: Carried) -> tuple[int | None, int | None, int | None]:
+    six = pair.traffic.ip_version == 6
+    proto = {"tcp": 6, "udp": 17, "icmp": 58 if six else 1}.get(headers.proto)
+    sport = headers.sport
+    if pair.direction is Direction.FORWARD and pair.traffic.icmp_type is not None:
+        sport = pair.traffic.icmp_type
+    return proto, sport, headers.dport
+
+
 def _pair_match(pair: Pair, headers: Carried) -> str:
     traffic = pair.traffic
     six = traffic.ip_version == 6
@@ -70,7 +102,10 @@ def coloring_entries(
     hop: FirstHop, use: ColorUse, scope: Scope, claim: Claim, hard_timeout_s: int
 ) -> list[PlannedEntry]:
     """Color the pair's packets that carry the color's original DSCP, and copy them. All have one cookie."""
-    return [_coloring_entry(match, hop, use, scope, claim, hard_timeout_s) for match in pair_matches(hop.pair)]
+    return [
+        _coloring_entry(match, hop, use, scope, claim, hard_timeout_s)
+        for match in (*pair_matches(hop.pair), *fragment_matches(hop.pair))
+    ]
 
 
 def _coloring_entry(
@@ -98,6 +133,7 @@ def _coloring_entry(
             color=use.color,
             epoch=use.epoch,
             original_dscp=use.original_dscp,
+            asked=asked(hop.pair),
         ),
     )
 
@@ -122,9 +158,10 @@ def probe_entries(hop: FirstHop, scope: Scope, claim: Claim, hard_timeout_s: int
                 in_key=hop.vif.key,
                 ofport=hop.vif.ofport,
                 pair=hop.pair.index,
+                asked=asked(hop.pair),
             ),
         )
-        for match in pair_matches(hop.pair)
+        for match in (*pair_matches(hop.pair), *fragment_matches(hop.pair))
     ]
 
 

@@ -75,6 +75,12 @@ class _Planner:
                         match.extend(self._known_port(port, ip))
                 if any(p.datapath == datapath.key and p.type == "localnet" for p in self._scope.ports):
                     match.append(self._group(datapath, ip))
+                elif (
+                    datapath.kind == "vswitch"
+                    and datapath.chassis
+                    and set(datapath.chassis) <= set(self._scope.armed_chassis)
+                ):
+                    match.append(self._group(datapath, ip, self._copy))
                 match.extend(self._ingress(tunnel, datapath, ip) for tunnel in self._scope.tunnels)
         found = (*restore, *match)
         return tuple(sorted(found, key=lambda planned: not planned.hook.restores))
@@ -132,7 +138,7 @@ class _Planner:
                     Hook(role=Role.MATCH, point=Point.LOGICAL_EGRESS, datapath=port.datapath),
                 )
 
-    def _group(self, datapath: LogicalDatapath, ip: str) -> PlannedEntry:
+    def _group(self, datapath: LogicalDatapath, ip: str, *copy: str) -> PlannedEntry:
         """A multicast group of a switch with a physical network: what is flooded, or for an address unknown here.
 
         OVN sends such a switch's groups by no tunnel (controller/physical.c, consider_mc_group), so that each member
@@ -145,7 +151,7 @@ class _Planner:
             layout.remote_output,
             f"{ip},metadata=0x{datapath.key:x},{groups},nw_tos={self._use.color << 2},"
             f"{guard.match_before_remote_output(layout.guard)}",
-            self._second_look(Stage.REMOTE_OUTPUT, layout.remote_output),
+            self._second_look(Stage.REMOTE_OUTPUT, layout.remote_output, *copy),
             Hook(role=Role.MATCH, point=Point.REMOTE_OUTPUT, datapath=datapath.key),
         )
 

@@ -38,23 +38,25 @@ class TimeLimits(msgspec.Struct, frozen=True, kw_only=True):
 class LocalVif(msgspec.Struct, frozen=True, kw_only=True):
     """A logical port that this bridge has: its OpenFlow port, its logical datapath's key and its own.
 
-    A nested port (a container, a trunk's child) shares its parent's interface and has a VLAN tag.
+    A nested port (a container, a trunk's child) shares its parent's interface and has a VLAN tag. `shared` says that
+    there are such on the interface.
     """
 
     ofport: OfPort
     datapath: int
     key: int
     vlan: int = 0
+    shared: bool = False
 
     @property
     def match(self) -> str:
         """Matches what comes in by this logical port, and by no other that shares its interface.
 
-        Without a tag of its own it takes untagged frames: the others are a nested port's, or a guest's own VLAN.
+        Without a tag of its own it takes all frames, or where it shares the interface with nested ports the untagged.
         """
         if self.vlan:
             return f"in_port={self.ofport},dl_vlan={self.vlan}"
-        return f"in_port={self.ofport},vlan_tci=0x0000/0x1000"
+        return f"in_port={self.ofport}" + (",vlan_tci=0x0000/0x1000" if self.shared else "")
 
 
 class Scope(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,7 +90,8 @@ class Hook(msgspec.Struct, frozen=True, kw_only=True):
 
     `point` is a `model.record.Point`, or -1 for copies that are no observation of a colored packet.
     `peer` is the chassis at the tunnel's other end. `ofport` is the port that packets come in by, or without OVN that
-    which they leave by. `restores` is true where the entry takes the color off.
+    which they leave by. `asked` are the protocols and ports of the pair, which no entry can match in fragments.
+    `restores` is true where the entry takes the color off.
     """
 
     role: int
@@ -102,6 +105,7 @@ class Hook(msgspec.Struct, frozen=True, kw_only=True):
     epoch: int = 0
     original_dscp: int = -1
     restores: bool = False
+    asked: tuple[tuple[int | None, int | None, int | None], ...] = ()
 
 
 class PlannedEntry(msgspec.Struct, frozen=True, kw_only=True):

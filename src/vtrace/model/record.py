@@ -80,6 +80,7 @@ class LogRecord(msgspec.Struct, frozen=True, kw_only=True):
     ecn: int = 0
     ip_id: int = 0
     fragment: int = 0
+    vlan: int = -1
     length_bytes: int = 0
     tcp_flags: int = 0
     ct_state: int = 0

@@ -88,3 +88,14 @@ def test_entries_of_others_at_our_priority() -> None:
         installed("ip actions=drop", priority=65535, cookie=cookie(Role.MATCH, 1)),
     ]
     assert entries_at_top(entries) == ("table=8,priority=65535,ip,nw_dst=10.0.0.1 actions=drop",)
+
+
+def test_who_shares_an_interface_with_nested_ports_takes_untagged_frames_only() -> None:
+    parent, alone = installed(SET_FIELD), installed(LOAD)
+    child = installed(SET_FIELD.replace("in_port=5", "in_port=5,dl_vlan=7").replace("0x2->reg14", "0x9->reg14"))
+    found = {(vif.ofport, vif.vlan): vif.match for vif in local_vifs([parent, child, alone])}
+    assert found == {
+        (5, 0): "in_port=5,vlan_tci=0x0000/0x1000",
+        (5, 7): "in_port=5,dl_vlan=7",
+        (6, 0): "in_port=6",
+    }

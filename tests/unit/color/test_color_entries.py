@@ -10,8 +10,10 @@ from msgspec.structs import replace
 
 from vtrace.color import registry
 from vtrace.color.entries import (
+    asked,
     coloring_entries,
     doubt_entries,
+    fragment_matches,
     neighbor_entries,
     pair_matches,
     probe_entries,
@@ -106,12 +108,42 @@ def test_a_source_named_by_its_port_counts_with_any_address() -> None:
     assert pair_matches(found) == ["ip,nw_dst=10.0.0.8"]
 
 
+@pytest.mark.parametrize(
+    ("found", "matches", "wanted"),
+    [
+        (ends(endpoint("a", "10.0.0.1"), endpoint("b", "10.0.0.2")), [], (None, None, None)),
+        (ends(endpoint("a", "10.0.0.1"), endpoint("b", "10.0.0.2"), proto="udp"), [], (17, None, None)),
+        (
+            ends(endpoint("a", "10.0.0.1"), endpoint("b", "10.0.0.2"), proto="udp", dport=53),
+            ["udp,nw_src=10.0.0.1,nw_dst=10.0.0.2,ip_frag=yes"],
+            (17, None, 53),
+        ),
+        (
+            ends(endpoint("a", "fd00::1"), endpoint("b", "fd00::2"), six=True, proto="udp"),
+            ["ipv6,ipv6_src=fd00::1,ipv6_dst=fd00::2,ip_frag=yes"],
+            (17, None, None),
+        ),
+        (
+            ends(endpoint("a", "fd00::1"), endpoint("b", "fd00::2"), six=True, proto="icmp", icmp_type=128),
+            ["ipv6,ipv6_src=fd00::1,ipv6_dst=fd00::2,ip_frag=yes"],
+            (58, 128, None),
+        ),
+    ],
+)
+def test_all_fragments_of_a_datagram_or_none(
+    found: Pair, matches: list[str], wanted: tuple[int | None, int | None, int | None]
+) -> None:
+    # ovs-fields(7): no fragment has ports, and a later one of IPv6 has protocol 44.
+    assert fragment_matches(found) == matches
+    assert asked(found) == (wanted,)
+
+
 def test_coloring_entry() -> None:
     (found,) = coloring_entries(hop(), USE, scope(), CLAIM, 35)
     # Cookie: 0x5654, role 1, generation 0xabc, color 7 << 26 = 0x1c000000, index 9. DSCP 10 << 2 = 40.
     assert found.entry.text() == (
         "table=0,priority=65535,cookie=0x56541abc1c000009,hard_timeout=35,"
-        "in_port=5,vlan_tci=0x0000/0x1000,ip,nw_src=10.0.1.1,nw_dst=10.0.1.2,nw_tos=40,reg10=0/0xc000000,reg8=0/0xa,reg9=0/0xabc,"
+        "in_port=5,ip,nw_src=10.0.1.1,nw_dst=10.0.1.2,nw_tos=40,reg10=0/0xc000000,reg8=0/0xa,reg9=0/0xabc,"
         "actions=load:0x7->NXM_OF_IP_TOS[2..7],load:0x1->NXM_NX_REG10[26..27],"
         f"{COPY_FIRST},resubmit(,0)"
     )
@@ -124,7 +156,7 @@ def test_coloring_entry() -> None:
 def test_probe_entries() -> None:
     # Priority: 50000 + generation 0xabc. The masks of reg8 and reg9 (0 in table 0) keep runs and pairs apart.
     assert texts(probe_entries(hop(), scope(), CLAIM, 35)) == [
-        "table=0,priority=52748,cookie=0x56545abc00000009,hard_timeout=35,in_port=5,vlan_tci=0x0000/0x1000,ip,nw_src=10.0.1.1,"
+        "table=0,priority=52748,cookie=0x56545abc00000009,hard_timeout=35,in_port=5,ip,nw_src=10.0.1.1,"
         "nw_dst=10.0.1.2,reg10=0/0xc000000,reg8=0/0xa,reg9=0/0xabc,"
         f"actions=load:0x1->NXM_NX_REG10[26..27],{COPY},resubmit(,0)",
     ]
@@ -137,7 +169,7 @@ def test_probe_entries() -> None:
 def test_neighbor_entries(version: int, request_match: str, reply_match: str, index: str) -> None:
     head = f"priority=52748,cookie=0x56548abc0000000{index},hard_timeout=35"
     assert texts(neighbor_entries(scope().vifs[0], version, scope(), CLAIM, 35)) == [
-        f"table=0,{head},in_port=5,vlan_tci=0x0000/0x1000,{request_match},reg10=0/0xc000000,"
+        f"table=0,{head},in_port=5,{request_match},reg10=0/0xc000000,"
         f"actions=load:0x1->NXM_NX_REG10[26..27],{COPY},resubmit(,0)",
         *(
             f"table=65,{head},{reply_match},metadata=0x1,reg15=0x2,{match},"
@@ -151,7 +183,7 @@ def test_doubt_entries() -> None:
     vifs = scope(HV2).vifs
     # Index: number of the place << 1 | IPv6. DSCP 7 << 2 = 28.
     assert texts(doubt_entries(vifs, USE, scope(HV2, ip_versions=(4, 6)), CLAIM, 40)) == [
-        f"table=0,priority=65535,cookie=0x56546abc1c00000{index},hard_timeout=40,in_port={ofport},vlan_tci=0x0000/0x1000,{ip},nw_tos=28,"
+        f"table=0,priority=65535,cookie=0x56546abc1c00000{index},hard_timeout=40,in_port={ofport},{ip},nw_tos=28,"
         f"reg10=0/0xc000000,actions=load:0x1->NXM_NX_REG10[26..27],{COPY},resubmit(,0)"
         for index, ofport, ip in (("0", 6, "ip"), ("1", 6, "ipv6"), ("2", 7, "ip"), ("3", 7, "ipv6"))
     ]
@@ -163,10 +195,10 @@ def test_replies_are_counted_without_color_or_copy() -> None:
     back = "nw_src=10.0.1.2,nw_dst=10.0.1.1"
     # Priorities: 40000 + generation, and 4096 more for errors and resets.
     assert texts(found) == [
-        f"table=0,priority=42748,cookie=0x56544abc00000024,hard_timeout=40,in_port=6,vlan_tci=0x0000/0x1000,tcp,{back},tcp_src=80,"
+        f"table=0,priority=42748,cookie=0x56544abc00000024,hard_timeout=40,in_port=6,tcp,{back},tcp_src=80,"
         f"tcp_dst=1000,{tail}",
-        f"table=0,priority=46844,cookie=0x56544abc00000025,hard_timeout=40,in_port=6,vlan_tci=0x0000/0x1000,icmp,{back},icmp_type=3,{tail}",
-        f"table=0,priority=46844,cookie=0x56544abc00000026,hard_timeout=40,in_port=6,vlan_tci=0x0000/0x1000,tcp,{back},tcp_flags=+rst,{tail}",
+        f"table=0,priority=46844,cookie=0x56544abc00000025,hard_timeout=40,in_port=6,icmp,{back},icmp_type=3,{tail}",
+        f"table=0,priority=46844,cookie=0x56544abc00000026,hard_timeout=40,in_port=6,tcp,{back},tcp_flags=+rst,{tail}",
     ]
 
 

@@ -147,11 +147,22 @@ class _Endings:
         cause = find_cause(inspection, self._inventory) if inspection is not None else None
         if cause is not None and cause.code == "foreign_flow_entry":
             return "dropped", here, cause
+        if port is None and self._was_balanced(row):
+            return "evidence_missing", here, None
         return "dropped", here, _misdelivered(port, last, pair.destination.name)
 
     def _untranslated(self, row: dict[str, Any]) -> Cause | None:
         """Why nobody can answer what left, if its address says so."""
         return untranslated([self._case.records[number] for number in row["hops"]], self._inventory)
+
+    def _was_balanced(self, row: dict[str, Any]) -> bool:
+        """Whether it was sent to the VIP that the task names and given to a backend: perhaps a former one.
+
+        Connections go on to the backend that they were given to, also when the load balancer has it no more.
+        """
+        vip = self._case.pair(row["pair"]).destination.only
+        last = self._case.records[row["hops"][-1]]
+        return bool(vip) and self._first(row).dst == vip != last.dst
 
     def _sent(self, row: dict[str, Any], last: LogRecord) -> tuple[str, Where, Cause | None]:
         """Sent to another chassis, and not seen there."""
@@ -203,6 +214,8 @@ class _Endings:
                 return "evidence_missing", here, None
             if self._case.pair(row["pair"]).destination.outside:
                 return "left_domain", here, None
+            if port is None and self._was_balanced(row):
+                return "evidence_missing", here, None
             return "dropped", here, _misdelivered(port, last, self._case.pair(row["pair"]).destination.name)
         if self._was_disturbed(last.chassis, last) or self._cut_explains(last.chassis):
             return "evidence_missing", here, None

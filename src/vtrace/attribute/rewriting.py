@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 
 from vtrace.model.answer import ObjectRef, Rewrite
-from vtrace.model.inventory import Inventory, Nat, Vip
+from vtrace.model.inventory import Inventory, LogicalDatapath, Nat, Vip
 from vtrace.model.record import LogRecord
 
 _WITH_PORTS = (6, 17, 132)
@@ -46,12 +46,35 @@ def _source(
     vip = vip_of(new, old, record, inventory, here)
     if vip is not None:
         return _rewrite("undnat", old, new, record, _balancer(vip))
+    hairpin = next((v for v in inventory.vips if v.address == new[0] and _is_backend(old[0], v, here)), None)
+    if hairpin is not None:
+        return _rewrite("snat", old, new, record, _balancer(hairpin))
     fitting = [n for n in inventory.nats if n.external == new[0] and n.router in here and _within(old[0], n.logical)]
     # The narrowest row wins, as in OVN.
     nat = max(fitting, key=lambda n: ipaddress.ip_network(n.logical, strict=False).prefixlen, default=None)
     if nat is not None:
         return _rewrite("undnat" if nat.kind == "dnat" else "snat", old, new, record, _nat(nat))
+    router = _router_with(new[0], here, inventory)
+    if router is not None:
+        # No row says so but an option of the router (lb_force_snat_ip, dnat_force_snat_ip; ovn-nb(5)).
+        row = ObjectRef(type="Logical_Router", uuid=router.nb_uuid, name=router.name)
+        return _rewrite("snat", old, new, record, row)
     return _rewrite("unknown", old, new, record, None)
+
+
+def _router_with(address: str, here: set[int], inventory: Inventory) -> LogicalDatapath | None:
+    """The router, of these datapaths, one of whose own ports has the address."""
+    for port in inventory.ports:
+        own = [word.partition("/")[0] for text in port.addresses for word in text.split()]
+        found = inventory.datapath(port.datapath) if port.datapath in here and address in own else None
+        if found is not None and found.kind != "vswitch":
+            return found
+    return None
+
+
+def _is_backend(address: str, vip: Vip, here: set[int]) -> bool:
+    """Whether a VIP that is set here has the backend: it may be given its own packets, with the VIP as their source."""
+    return bool(here.intersection(vip.datapaths)) and any(b.address == address for b in vip.backends)
 
 
 def vip_of(

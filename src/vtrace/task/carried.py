@@ -74,8 +74,10 @@ def _destinations(pair: Pair, *, reply: bool) -> Iterator[tuple[str, str, int | 
             yield traffic.proto, address, wanted
     for alias in destination.aliases:
         if reply:
-            # A VIP is nobody's source; and a source NAT may have given the connection another port.
-            if alias.kind != "vip":
+            # A VIP is nobody's source, but of a backend that was given its own packets (OVN's hairpin); and a source
+            # NAT may have given the connection another port.
+            hairpin = bool(set(pair.source.ports) & set(destination.ports))
+            if alias.kind != "vip" or hairpin:
                 yield traffic.proto, alias.address, None if alias.shared else wanted
             continue
         if destination.only not in ("", alias.address) or (

@@ -69,6 +69,15 @@ def test_and_its_answer_is_put_back() -> None:
     assert found == [("undnat", "10.0.2.1:8080", "10.9.0.1:80", "l1")]
 
 
+def test_a_backend_that_was_given_its_own_packets() -> None:
+    own = ("10.0.2.1", 4000)
+    found = kinds(record(WEB, own, ("10.9.0.1", 80)), record(WEB, ("10.9.0.1", 4000), BACKEND))
+    assert found == [
+        ("load_balancing", "10.9.0.1:80", "10.0.2.1:8080", "l1"),
+        ("snat", "10.0.2.1:4000", "10.9.0.1:4000", "l1"),
+    ]
+
+
 def test_the_narrower_source_nat_is_named() -> None:
     found = kinds(record(WEB, CLIENT, OUTSIDE), record(R1, ("203.0.113.2", 4000), OUTSIDE))
     assert found == [("snat", "10.0.1.1:4000", "203.0.113.2:4000", "n-floating")]

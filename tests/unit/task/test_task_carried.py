@@ -119,10 +119,16 @@ def test_who_names_a_vip_means_only_packets_to_it() -> None:
 
 
 def test_replies_are_known_by_where_they_come_in_and_go_to_no_vip() -> None:
-    found = made(VIP, VM2, direction=Direction.REPLY, proto="tcp", dport=80, sport=4000)
+    other = replace(VIP, members=("vm1",), addresses=("10.0.0.1",))
+    found = made(other, VM2, direction=Direction.REPLY, proto="tcp", dport=80, sport=4000)
     assert {(c.src, c.sport) for c in found} == {("", 80), ("", 8080)}
     # A source NAT may have given the connection another port.
     assert {(c.dst, c.dport) for c in found} == {("10.0.0.2", 4000), ("203.0.113.2", 4000), ("203.0.113.1", None)}
+
+
+def test_a_backend_answers_itself_by_the_vip() -> None:
+    found = made(VIP, VM1, direction=Direction.REPLY, proto="tcp")
+    assert {c.dst for c in found} == {"10.0.0.1", "203.0.113.1", "10.9.0.1"}
 
 
 @pytest.mark.parametrize(

@@ -275,6 +275,7 @@ class InventoryReader:
             chassis=next(iter(as_tuple(row["chassis"])), ""),
             standby=await self._standby(row),
             ha_group=next(iter(groups), ""),
+            pinned=row["options"].get("l3gateway-chassis", ""),
             peer=peer,
             mac=(as_tuple(row["mac"]) or ("",))[0].split(" ")[0],
             addresses=tuple(as_tuple(first["addresses"])) if first else tuple(as_tuple(row["mac"])),

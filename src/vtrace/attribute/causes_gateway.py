@@ -81,7 +81,7 @@ def _unavailable(
 ) -> Cause:
     router_port = port.name.removeprefix("cr-")
     group = ObjectRef(type="HA_Chassis_Group", uuid=port.ha_group, name=router_port)
-    single = ObjectRef(type="Chassis", name=next(iter((*filter(None, (port.chassis,)), *port.standby)), ""))
+    single = ObjectRef(type="Chassis", name=port.pinned or port.chassis or next(iter(port.standby), ""))
     return Cause(
         code="gateway_unavailable",
         actor="provider",
@@ -100,7 +100,8 @@ def _named(port: LogicalPort) -> str:
 
 
 def _may_have(port: LogicalPort, inventory: Inventory) -> str:
-    names = ", ".join(inventory.server(name) for name in port.standby)
+    may = dict.fromkeys(filter(None, (port.pinned, *port.standby)))
+    names = ", ".join(inventory.server(name) for name in may)
     return f" (it may be on {names})" if names else ""
 
 

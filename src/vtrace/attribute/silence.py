@@ -175,9 +175,14 @@ def _is_of(pair: Pair, key: str) -> bool:
 def _balanced_away(case: Case, pair: Pair, others: int) -> Why:
     """Packets for the shared address came, and all of them were translated to other endpoints."""
     shared = sorted({alias.address for alias in pair.destination.aliases if alias.shared})
+    traffic = pair.traffic
     for vip in case.inventory.vips:
+        if vip.proto and traffic.proto and vip.proto != traffic.proto:
+            continue
         for backend in vip.backends:
-            if backend.address in pair.destination.addresses and backend.status not in ("", "online"):
+            meant = not vip.port or traffic.dport in (None, vip.port, backend.port)
+            down = backend.status not in ("", "online")
+            if meant and down and backend.address in pair.destination.addresses:
                 return Why(
                     code="lb_backend_down",
                     actor="tenant",

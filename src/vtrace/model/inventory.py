@@ -34,7 +34,8 @@ class LogicalPort(msgspec.Struct, frozen=True, kw_only=True):
 
     `key` is the tunnel key: reg14 or reg15 hold it. `chassis` is the chassis name that bound it, empty if none.
     `standby` are the other chassis that may take it over: the members of its HA group, or where a VM moves to.
-    `ha_group` is the uuid of that group's row, the northbound one where there is one.
+    `ha_group` is the uuid of that group's row, the northbound one where there is one; `pinned` the one chassis that a
+    gateway router's port may be on.
     `peer` names the port at the other side of a patch, `peer_datapath` that port's datapath key.
     """
 
@@ -45,6 +46,7 @@ class LogicalPort(msgspec.Struct, frozen=True, kw_only=True):
     chassis: str = ""
     standby: tuple[str, ...] = ()
     ha_group: str = ""
+    pinned: str = ""
     peer: str = ""
     peer_datapath: int = 0
     mac: str = ""

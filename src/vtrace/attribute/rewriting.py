@@ -34,6 +34,9 @@ def _destination(
     vip = vip_of(old, new, record, inventory, here)
     if vip is not None:
         return _rewrite("load_balancing", old, new, record, _balancer(vip))
+    hairpin = next((v for v in inventory.vips if v.address == old[0] and _is_backend(new[0], v, here)), None)
+    if hairpin is not None:
+        return _rewrite("unsnat", old, new, record, _balancer(hairpin))
     nat = next((n for n in inventory.nats if n.external == old[0] and n.router in here), None)
     if nat is not None:
         return _rewrite("unsnat" if nat.kind == "snat" else "dnat", old, new, record, _nat(nat))

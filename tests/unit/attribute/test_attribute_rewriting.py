@@ -76,6 +76,11 @@ def test_a_backend_that_was_given_its_own_packets() -> None:
         ("load_balancing", "10.9.0.1:80", "10.0.2.1:8080", "l1"),
         ("snat", "10.0.2.1:4000", "10.9.0.1:4000", "l1"),
     ]
+    found = kinds(record(WEB, BACKEND, ("10.9.0.1", 4000)), record(WEB, ("10.9.0.1", 80), own))
+    assert found == [
+        ("unsnat", "10.9.0.1:4000", "10.0.2.1:4000", "l1"),
+        ("undnat", "10.0.2.1:8080", "10.9.0.1:80", "l1"),
+    ]
 
 
 def test_the_narrower_source_nat_is_named() -> None:

@@ -25,6 +25,8 @@ from vtrace.model.task import Direction, Endpoint, Pair
 TIME_STEP_S = 5
 # For how long a colored packet may still be on its way between two servers.
 IN_FLIGHT_S = 0.05
+# How long coloring waits at most for a second look at the topology.
+MAY_COLOR_S = 1.0
 
 
 class Arming:
@@ -55,6 +57,8 @@ class Arming:
         self._turn = anyio.Lock()
         self._ended = False
         self._paused = False
+        # Set once it is known that the topology is still what it was when it was read.
+        self.may_color = anyio.Event()
 
     async def claim_color(self, original_dscp: int) -> ColorUse:
         """Claims a color, free on every chassis, for packets that carry `original_dscp`.
@@ -136,9 +140,13 @@ class Arming:
             self._paused = False
             await self._start()
 
+    def hold(self) -> None:
+        """Keeps coloring from beginning until `change` or `resume`."""
+        self._paused = True
+
     async def pause(self) -> None:
         """Stops coloring at once; what is on its way is followed, and its color taken off."""
-        self._paused = True
+        self.hold()
         async with self._turn:
             for agent in self._agents.values():
                 for role in (Role.COLOR, Role.PROBE):
@@ -210,6 +218,8 @@ class Arming:
                 use = await self.claim_color(dscp)
                 await self._watch(use)
                 await self._match(use)
+            with anyio.move_on_after(MAY_COLOR_S):
+                await self.may_color.wait()
             if not self._paused:
                 await self._color(self.uses[dscp])
         # Last, since what it copies goes uncolored: as few packets as can be.

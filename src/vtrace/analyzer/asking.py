@@ -11,6 +11,7 @@ from anyio.abc import TaskGroup
 
 from vtrace.analyzer.arming import Arming
 from vtrace.analyzer.follow import LOST_AFTER_S, Followed, Follower
+from vtrace.analyzer.outdated import outdated, without_row
 from vtrace.analyzer.questions import about_arrival, about_packet, about_request, about_unseen
 from vtrace.attribute.causes import find_cause
 from vtrace.attribute.endings import after_egress
@@ -29,6 +30,8 @@ ASK_TIMEOUT_S = 6.0
 # An answer this young says what stands now.
 FRESH_S = 0.4
 WAIT_S = 0.01
+# How long ovn-controller may need to take an entry away whose row is gone.
+GONE_S = 0.1
 # About how many flows of one pair one chassis is asked at most; each takes its vswitchd some 10 ms.
 MAX_FLOWS = 16
 
@@ -135,8 +138,7 @@ class Asking:
         self._asking.add(key)
         try:
             with anyio.fail_after(ASK_TIMEOUT_S):
-                report = await self._agents[chassis].inspect(question)
-                self.inspections.append(await self._resolver.inspection(report, self._arming.surveys[chassis].layout))
+                self.inspections.append(await self._inspection(chassis, question))
         except NothingCachedError:
             pass
         except TimeoutError:
@@ -145,6 +147,18 @@ class Asking:
             self.notes.append(f"{self._inventory.server(chassis)} could not be asked: {error}")
         finally:
             self._asking.discard(key)
+
+    async def _inspection(self, chassis: str, question: SiteQuestion) -> Inspection:
+        """The slow path's answer. An entry that has no row is asked about twice: OVN may be about to take it away."""
+        layout = self._arming.surveys[chassis].layout
+        found = await self._resolver.inspection(await self._agents[chassis].inspect(question), layout)
+        rootless = without_row(found)
+        if not rootless:
+            return found
+        await anyio.sleep(GONE_S)
+        again = await self._resolver.inspection(await self._agents[chassis].inspect(question), layout)
+        gone = rootless - without_row(again)
+        return outdated(found, gone) if gone else again
 
     async def ask_again(self) -> None:
         """Asks once more at every place where packets ended, so that the answer knows which causes still stand."""

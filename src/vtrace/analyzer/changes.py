@@ -8,11 +8,11 @@ from typing import Any
 from msgspec.structs import replace
 
 from vtrace.model.answer import Change, ObjectRef
-from vtrace.model.inventory import Inventory, LogicalPort, Vip
+from vtrace.model.inventory import OUTWARD, Inventory, LogicalPort, Vip
 from vtrace.model.task import Pair
 from vtrace.task.carried import carried
 
-_RULES = {"ACL": "ACL", "QoS": "QoS row", "Logical_Router_Policy": "router policy"}
+_RULES = {"ACL": "an ACL", "QoS": "a QoS row", "Logical_Router_Policy": "a router policy"}
 
 
 def describe(old: Inventory, new: Inventory, at: str) -> tuple[Change, ...]:
@@ -86,19 +86,47 @@ def _vips(old: Sequence[Vip], new: Sequence[Vip]) -> tuple[Vip, ...]:
 
 
 def _ports(old: Inventory, new: Inventory) -> Iterator[tuple[str, ObjectRef | None]]:
+    has = {port.name for port in new.ports}
+    for port in old.ports:
+        if port.name not in has and _is_named(port):
+            yield f"the port {port.name} was removed", _lsp(port)
     for port in new.ports:
         before = old.port(port.name)
-        if before is None or before.chassis == port.chassis or port.type == "patch":
+        if before is None:
+            if _is_named(port):
+                yield f"the port {port.name} was added", _lsp(port)
             continue
-        name = port.name.removeprefix("cr-")
-        what = f"the gateway of {name}" if port.type in ("chassisredirect", "l3gateway") else name
-        row = ObjectRef(type="Port_Binding", uuid=port.sb_uuid, name=port.name)
-        if not before.chassis:
-            yield f"{what} was bound by {new.server(port.chassis)}", row
-        elif not port.chassis:
-            yield f"{what} is no longer bound: {old.server(before.chassis)} gave it up", row
-        else:
-            yield f"{what} moved from {old.server(before.chassis)} to {new.server(port.chassis)}", row
+        if before.enabled != port.enabled:
+            yield f"the port {port.name} was {'enabled' if port.enabled else 'disabled'}", _lsp(port)
+        if port.type == "" and set(before.addresses) != set(port.addresses):
+            yield f"the addresses of {port.name} are {_listed(port.addresses)} now", _lsp(port)
+        if port.type == "" and set(before.port_security) != set(port.port_security):
+            yield f"the port security of {port.name} is {_listed(port.port_security)} now", _lsp(port)
+        if before.chassis != port.chassis and port.type != "patch":
+            yield _moved(before, port, old, new), ObjectRef(type="Port_Binding", uuid=port.sb_uuid, name=port.name)
+
+
+def _is_named(port: LogicalPort) -> bool:
+    """Whether a port is named where it comes or goes; the two ends of a patch come and go with others."""
+    return port.type in ("", "chassisredirect", *OUTWARD)
+
+
+def _lsp(port: LogicalPort) -> ObjectRef:
+    return ObjectRef(type="Logical_Switch_Port", uuid=port.nb_uuid, name=port.name)
+
+
+def _listed(texts: Sequence[str]) -> str:
+    return ", ".join(texts) or "none"
+
+
+def _moved(before: LogicalPort, port: LogicalPort, old: Inventory, new: Inventory) -> str:
+    name = port.name.removeprefix("cr-")
+    what = f"the gateway of {name}" if port.type in ("chassisredirect", "l3gateway") else name
+    if not before.chassis:
+        return f"{what} was bound by {new.server(port.chassis)}"
+    if not port.chassis:
+        return f"{what} is no longer bound: {old.server(before.chassis)} gave it up"
+    return f"{what} moved from {old.server(before.chassis)} to {new.server(port.chassis)}"
 
 
 def _balancers(old: Inventory, new: Inventory) -> Iterator[tuple[str, ObjectRef | None]]:
@@ -154,7 +182,7 @@ def _rules(old: Inventory, new: Inventory) -> Iterator[tuple[str, ObjectRef | No
     had, has = set(old.rules), set(new.rules)
     for word, rules in (("added to", has - had), ("removed from", had - has)):
         for rule in sorted(rules, key=lambda r: (r.datapath, r.table, r.uuid)):
-            text = f"a {_RULES[rule.table]} was {word} {_name(new, old, rule.datapath)}"
+            text = f"{_RULES[rule.table]} was {word} {_name(new, old, rule.datapath)}"
             yield text, ObjectRef(type=rule.table, uuid=rule.uuid)
 
 

@@ -135,6 +135,8 @@ class TaskRunner:
             if self._topology is not None:
                 keeper = self._keeper(self._topology, group)
                 group.start_soon(keeper.follow, coloring)
+            else:
+                self._arming.may_color.set()
             await self._arm()
             self.outcome.state = TaskState.COLORING
             self._started_s = time.monotonic()

@@ -109,26 +109,40 @@ class TopologyFollower:
                 await self._topology.begin(self._known, self._pairs)
                 await self._keep_up(coloring)
             except VTraceError as error:
+                self._arming.may_color.set()
                 self._notice_lost(error)
                 await anyio.sleep(RETRY_S)
 
     async def _keep_up(self, coloring: anyio.Event) -> None:
         while True:
-            pairs, now = await self._topology.read(self._pairs)
+            ends, now = await self._topology.read(self._pairs)
             self._notice_back()
-            await coloring.wait()
             if now == self._armed:
+                self._arming.may_color.set()
                 await self._arming.resume()
                 await self._wait()
                 continue
             self._name(now)
-            if self._is_on_its_way(now):
-                with anyio.move_on_after(UP_WAIT_S) as waiting:
-                    await self._wait()
-                if not waiting.cancelled_caught:
-                    continue
-            await self._take(pairs, now)
+            known = changes.merged(self._known, now)
+            pairs = translated(ends, known)
+            arm = changes.needs_arming(self._armed, now, self._pairs, pairs)
+            if arm:
+                self._arming.hold()
+            self._arming.may_color.set()
+            await coloring.wait()
+            if arm:
+                await self._arming.pause()
+            if self._is_on_its_way(now) and await self._waited():
+                continue
+            await self._take(known, pairs, now, arm=arm)
             await self._topology.begin(self._known, self._pairs)
+
+    async def _waited(self) -> bool:
+        """Whether something changed within the time that a port on its way may take."""
+        with anyio.move_on_after(UP_WAIT_S):
+            await self._wait()
+            return True
+        return False
 
     async def _wait(self) -> None:
         if await self._topology.changed():
@@ -151,10 +165,8 @@ class TopologyFollower:
             self._tell(f"changed meanwhile: {change.text}")
         self._read = now
 
-    async def _take(self, ends: tuple[Pair, ...], now: Inventory) -> None:
-        known = changes.merged(self._known, now)
-        pairs = translated(ends, known)
-        arm = changes.needs_arming(self._armed, now, self._pairs, pairs)
+    async def _take(self, known: Inventory, pairs: tuple[Pair, ...], now: Inventory, *, arm: bool) -> None:
+        """Has the task, and the entries where they have to, go by what is known now."""
         added = await self._topology.cover(known) if arm else {}
         await self._adopt(Moved(known, pairs, added, arm=arm))
         if arm:

@@ -344,7 +344,7 @@ def _physical_drop(inspection: Inspection, inventory: Inventory) -> Cause | None
     reference = ObjectRef(type="Logical_Switch_Port", uuid=port.nb_uuid, name=port.name)
     if not port.enabled:
         return _disabled(step, port)
-    moving = port.name in inventory.moved and port.chassis != inspection.chassis
+    moving = port.name in inventory.moved and port.chassis not in ("", inspection.chassis)
     if not port.chassis or moving:
         return Cause(
             code="port_unbound",

@@ -16,6 +16,7 @@ from vtrace.attribute.cause import CANDIDATE, CONCLUDED, Cause, Place, rfc3339, 
 from vtrace.attribute.causes import find_cause
 from vtrace.attribute.causes_balancer import backend_down
 from vtrace.attribute.causes_nat import untranslated
+from vtrace.attribute.moving import Moves, is_stale, shows_cause_soon
 from vtrace.attribute.rewriting import vip_of
 from vtrace.model.answer import Evidence, ObjectRef, Where
 from vtrace.model.inspection import Inspection
@@ -66,6 +67,7 @@ class _Endings:
         # Copies the meter cut on a chassis explain at most as many packets without a record there.
         self._unexplained = defaultdict(int, case.copies_cut)
         self.for_others: dict[int, int] = defaultdict(int)
+        self._moves = Moves(case)
 
     def all(self) -> list[Ending]:
         found = []
@@ -94,6 +96,8 @@ class _Endings:
             kind, where, cause = self._sent(row, last)
         else:
             kind, where, cause = self._stopped(row, last)
+        if cause is not None and cause.code in ("unknown", "physical_loss"):
+            kind, cause = ("dropped", moving) if (moving := self._moves.cause(row)) else (kind, cause)
         if cause is not None:
             cause = self._by_balancer(row, cause)
             if cause.balancer:
@@ -182,7 +186,7 @@ class _Endings:
         if last.peer not in case.covered:
             return "evidence_missing", where, None
         first = self._first(row)
-        at_sender = nearest(case, first, last)
+        at_sender = shows_cause_soon(case, first, last, nearest(case, first, last))
         if at_sender is not None and at_sender.outcome == "drop":
             cause = find_cause(at_sender, inventory)
             if cause is not None:
@@ -197,9 +201,12 @@ class _Endings:
 
     def _stopped(self, row: dict[str, Any], last: LogRecord) -> tuple[str, Where, Cause | None]:
         """No record after one that should have been followed by another here."""
-        inspection = nearest(self._case, self._first(row), last)
+        first = self._first(row)
+        inspection = shows_cause_soon(self._case, first, last, nearest(self._case, first, last))
         place = _went_to(last, self._inventory)
         cause = find_cause(inspection, self._inventory) if inspection is not None else None
+        if row["disposition"] == Disposition.UNPLANNED and is_stale(self._case, inspection, last):
+            return "evidence_missing", where_of(self._inventory, last.chassis, place), None
         if cause is not None:
             better = cause.place if cause.place.datapath else place
             return "dropped", where_of(self._inventory, last.chassis, better), cause

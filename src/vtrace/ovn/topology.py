@@ -78,7 +78,9 @@ class InventoryReader:
 
     async def _around_pair(self, source: Endpoint, destination: Endpoint) -> set[str]:
         """The datapaths that packets between two ends may pass."""
-        ends = [[await self._switch_of(port) for port in end.ports] for end in (source, destination)]
+        ends = [
+            [switch for port in end.ports if (switch := await self._switch_of(port))] for end in (source, destination)
+        ]
         inside = [switch for switches in ends for switch in switches]
         components = {switch: await self._component(switch) for switch in dict.fromkeys(inside)}
         found: set[str] = set().union(*components.values())
@@ -95,8 +97,13 @@ class InventoryReader:
         return found
 
     async def _switch_of(self, port: str) -> str:
+        """The switch that has a port; empty where the port is no more."""
         rows = await self._nb.select("Logical_Switch_Port", [("name", "==", port)], ("_uuid",))
+        if not rows:
+            return ""
         switches = await self._nb.select("Logical_Switch", [("ports", "includes", uuid_ref(rows[0]["_uuid"]))])
+        if not switches:
+            return ""
         self._switches[switches[0]["_uuid"]] = switches[0]
         return str(switches[0]["_uuid"])
 

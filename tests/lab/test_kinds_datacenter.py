@@ -37,7 +37,7 @@ def batches() -> Iterator[object]:
         yield pytest.param(batch, id=cases.name_of(batch), marks=wrong if len(foreign) > 1 else ())
 
 
-@pytest.mark.parametrize("batch", batches())
+@pytest.mark.parametrize("batch", list(batches()))
 def test_each_device(lab: Facts, batch: cases.Batch) -> None:
     run_all(lab, cases.build(batch, lab))
 

@@ -95,7 +95,10 @@ def _kept_from_color(case: Case, pair: Pair) -> Verdict | None:
     start, end = pair.task_ends
     for inspection in reversed([i for i in case.inspections if i.pair == pair.index and i.uncolored]):
         cause = find_cause(inspection, case.inventory)
-        if cause is not None and cause.code == "foreign_flow_entry" and _is_of(pair, inspection.flow):
+        # In table 0, or on a bridge that packets come through first, an entry comes before ours.
+        foreign = [step for step in inspection.steps if step.object.kind == "foreign"]
+        before = not foreign or foreign[-1].table == 0
+        if cause is not None and before and cause.code == "foreign_flow_entry" and _is_of(pair, inspection.flow):
             where = _vif(case.inventory, pair.source)
             return Verdict(
                 kind="dropped",

@@ -95,6 +95,8 @@ def find_cloud(*, lab: str | None, nb: str | None, sb: str | None, rundir: str |
     named = lab or os.environ.get("VTRACE_LAB")
     if named or not (nb or sb or rundir):
         state = lab_state.load(named or DEFAULT_LAB)
+        if state is not None and state.kind == "plain":
+            return plain_cloud(str(lab_state.inventory_file(state.name)))
         if state is not None:
             servers = tuple(
                 Server(rundir=str(s.rundir), bridge=s.bridge, region=s.region, chassis=s.chassis) for s in state.servers

@@ -44,6 +44,9 @@ def apply(state: LabState, name: str, given: list[str]) -> Broken:
         ProgramError: a command failed; what the fault had done so far is undone.
     """
     fault = faults.find(name)
+    if fault.needs_ovn and state.kind == "plain":
+        known = " ".join(one.name for one in faults.FAULTS if not one.needs_ovn)
+        raise UsageError(f"{name} needs OVN, and lab {state.name!r} has none", "lab break", f"there is {known}")
     values = faults.values_of(fault, given)
     with locked(state.name):
         identifier = f"f{max((int(broken.id[1:]) for broken in all_of(state)), default=0) + 1}"

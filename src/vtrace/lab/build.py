@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from vtrace.errors import CannotWorkError
-from vtrace.lab import bgp, daemons, links, listeners, logical, namespaces, plan, programs, readiness
+from vtrace.lab import bgp, bridges, daemons, links, listeners, logical, namespaces, plan, programs, readiness
 from vtrace.lab import state as lab_state
 from vtrace.lab.declared import Topology
 from vtrace.lab.lock import locked
@@ -39,7 +39,8 @@ def up(name: str, source: str | None, progress: Progress) -> LabState:
     """
     topology, file_name = read(source)
     programs.require_root()
-    programs.require_programs(bgp.PACKAGES if topology.bgps else {})
+    also = {**programs.OVN_PACKAGES, **(bgp.PACKAGES if topology.bgps else {})}
+    programs.require_programs(also if topology.kind == "ovn" else {})
     with Patience(UP_TIMEOUT_S) as patience, locked(name) as lock:
         if lab_state.load(name) is not None:
             raise CannotWorkError(f"lab {name!r} is up already", "", "", f"vtrace lab down --lab {name}")
@@ -66,6 +67,25 @@ def _build(state: LabState, topology: Topology, lock: int, patience: Patience, p
     namespaces.create(state.name, [node.name for node in state.nodes], [lock])
     links.create(state, topology, [lock])
     patience.left_s()
+    if state.kind == "plain":
+        _start_plain(state, topology, progress)
+    else:
+        _start_ovn(state, topology, patience, progress)
+    progress("waiting for every VM to reach every other of its VPC")
+    readiness.wait_until_forwarding(state, topology, patience)
+
+
+def _start_plain(state: LabState, topology: Topology, progress: Progress) -> None:
+    progress("starting Open vSwitch")
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        list(pool.map(lambda server: daemons.start_switch(state, server), state.servers))
+        list(pool.map(lambda node: listeners.start_listeners(state, node), listeners.listening_nodes(state)))
+    progress("writing the bridges' entries")
+    bridges.write_entries(state, topology)
+    bridges.write_inventory(state)
+
+
+def _start_ovn(state: LabState, topology: Topology, patience: Patience, progress: Progress) -> None:
     progress("starting Open vSwitch and OVN")
     with ThreadPoolExecutor(max_workers=4) as pool:
         central = pool.submit(daemons.start_central, state)
@@ -81,8 +101,6 @@ def _build(state: LabState, topology: Topology, lock: int, patience: Patience, p
     readiness.wait_until_configured(state, patience)
     bgp.start(state, topology)
     readiness.wait_until_healthy(state, topology, patience)
-    progress("waiting for every VM to reach every other of its VPC")
-    readiness.wait_until_forwarding(state, topology, patience)
 
 
 def down(name: str) -> bool:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 
 from vtrace.lab.checks_outer import outer_problems
+from vtrace.lab.checks_plain import bridge_problems
 from vtrace.lab.declared import Topology, address_of, listener_of, network_of, router_address
 
 NODE_NAME = re.compile(r"[a-z][a-z0-9-]*")
@@ -32,6 +33,7 @@ def problems(topology: Topology) -> Iterator[tuple[str, str]]:
     yield from _vm_problems(topology)
     yield from _route_problems(topology)
     yield from outer_problems(topology)
+    yield from bridge_problems(topology)
 
 
 def _name_problems(topology: Topology) -> Iterator[tuple[str, str]]:

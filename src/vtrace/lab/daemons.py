@@ -1,11 +1,14 @@
-"""The daemons of a lab: OVN's databases and ovn-northd on central; Open vSwitch and ovn-controller on each server."""
+"""The daemons of a lab: OVN's databases and ovn-northd on central; Open vSwitch and ovn-controller on each server.
+
+A plain lab has Open vSwitch alone.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from vtrace.errors import CannotWorkError
-from vtrace.lab import bgp, links, plan
+from vtrace.lab import bgp, bridges, links, plan
 from vtrace.lab import state as lab_state
 from vtrace.lab.namespaces import start_time
 from vtrace.lab.programs import Patience, ProgramError, run_on, wait_for
@@ -20,13 +23,15 @@ PROBE_INTERVAL_S = 60
 """Between ovn-controller and its databases and bridge: patient, for a machine of two cores runs it all."""
 
 CENTRAL_DAEMONS = ("ovnnb_db", "ovnsb_db", "ovn-northd")
-SERVER_DAEMONS = ("ovsdb-server", "ovs-vswitchd", "ovn-controller")
+SWITCH_DAEMONS = ("ovsdb-server", "ovs-vswitchd")
 
 
 def daemons_of(state: LabState) -> list[tuple[str, str]]:
     """All (node, daemon) of a lab; `<rundir>/<daemon>.pid` holds the process id."""
-    found = [("central", daemon) for daemon in CENTRAL_DAEMONS]
-    found += [(server.name, daemon) for server in state.servers for daemon in SERVER_DAEMONS]
+    found = [(server.name, daemon) for server in state.servers for daemon in SWITCH_DAEMONS]
+    if state.kind == "ovn":
+        found = [("central", daemon) for daemon in CENTRAL_DAEMONS] + found
+        found += [(server.name, "ovn-controller") for server in state.servers]
     return found + bgp.daemons_of(state)
 
 
@@ -103,18 +108,9 @@ def _wait_for_port(server: LabServer, port: str, state: LabState) -> None:
 
 def _switch_configuration(state: LabState, server: LabServer) -> list[str]:
     """Arguments of the one ovs-vsctl that configures a server."""
-    external_ids = {
-        "system-id": server.chassis,
-        "ovn-remote": f"tcp:{plan.CENTRAL_MGMT_ADDRESS}:{plan.SB_PORT}",
-        "ovn-encap-type": state.encap,
-        "ovn-encap-ip": server.tunnel_address,
-        "ovn-bridge-datapath-type": "netdev",
-        "ovn-remote-probe-interval": str(PROBE_INTERVAL_S * 1000),
-        "ovn-openflow-probe-interval": str(PROBE_INTERVAL_S),
-    }
-    if server.networks:
-        mappings = (f"{network}:{plan.provider_bridge(network)}" for network in server.networks)
-        external_ids["ovn-bridge-mappings"] = ",".join(mappings)
+    external_ids = {"system-id": server.chassis}
+    if state.kind == "ovn":
+        external_ids |= _controller_settings(state, server)
     argv = ["init", "--", "set", "Open_vSwitch", "."]
     argv += [f'external_ids:{key}="{value}"' for key, value in external_ids.items()]
     argv += ["other_config:n-revalidator-threads=1"]
@@ -124,12 +120,30 @@ def _switch_configuration(state: LabState, server: LabServer) -> list[str]:
         port = links.wire_port(other.name)
         argv += ["--", "add-port", plan.UNDERLAY_BRIDGE, port]
         argv += ["--", "set", "Interface", port, f"ofport_request={number}"]
+    if state.kind == "plain":
+        return argv + bridges.configuration(state, server)
     argv += ["--", "add-br", plan.BRIDGE, "--", "set", "Bridge", plan.BRIDGE]
     argv += ["datapath_type=netdev", "fail_mode=secure"]
     for end in state.ends_on(server.name):
         argv += ["--", "add-port", plan.BRIDGE, end.name]
         argv += ["--", "set", "Interface", end.name, f'external_ids:iface-id="{end.name}"']
     return argv + _provider_configuration(state, server)
+
+
+def _controller_settings(state: LabState, server: LabServer) -> dict[str, str]:
+    """The external_ids that ovn-controller reads."""
+    settings = {
+        "ovn-remote": f"tcp:{plan.CENTRAL_MGMT_ADDRESS}:{plan.SB_PORT}",
+        "ovn-encap-type": state.encap,
+        "ovn-encap-ip": server.tunnel_address,
+        "ovn-bridge-datapath-type": "netdev",
+        "ovn-remote-probe-interval": str(PROBE_INTERVAL_S * 1000),
+        "ovn-openflow-probe-interval": str(PROBE_INTERVAL_S),
+    }
+    if server.networks:
+        mappings = (f"{network}:{plan.provider_bridge(network)}" for network in server.networks)
+        settings["ovn-bridge-mappings"] = ",".join(mappings)
+    return settings
 
 
 def _provider_configuration(state: LabState, server: LabServer) -> list[str]:

@@ -76,6 +76,7 @@ class Vm(_Declared, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     Attributes:
         listens: `tcp/PORT` or `udp/PORT`: a program that sends back what it gets, as long as the lab is up.
+        bridge: in a plain lab, where its port is; its server's first bridge if not given.
     """
 
     name: str
@@ -84,6 +85,22 @@ class Vm(_Declared, frozen=True, kw_only=True, forbid_unknown_fields=True):
     addresses: tuple[str, ...]
     aliases: tuple[str, ...] = ()
     listens: tuple[str, ...] = ()
+    bridge: str | None = None
+
+
+class Bridge(_Declared, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A bridge of a plain lab; `entries` are OpenFlow entries as `ovs-ofctl add-flows` reads them."""
+
+    server: str
+    name: str
+    entries: str
+
+
+class Patch(_Declared, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Two bridges of one server, joined: each has a port `to-<other bridge>`."""
+
+    server: str
+    bridges: tuple[str, str]
 
 
 class Link(_Declared, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -171,8 +188,9 @@ class Reach(_Declared, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Topology(_Declared, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A whole lab, as declared."""
+    """A whole lab, as declared. One of kind `plain` has bridges with entries of its own, and no OVN."""
 
+    kind: Literal["ovn", "plain"] = "ovn"
     encap: Literal["geneve", "vxlan"] = "geneve"
     vm_mtu: int = 1400
     servers: tuple[Server, ...] = msgspec.field(name="server", default=())
@@ -180,6 +198,8 @@ class Topology(_Declared, frozen=True, kw_only=True, forbid_unknown_fields=True)
     routers: tuple[Router, ...] = msgspec.field(name="router", default=())
     switches: tuple[Switch, ...] = msgspec.field(name="switch", default=())
     vms: tuple[Vm, ...] = msgspec.field(name="vm", default=())
+    bridges: tuple[Bridge, ...] = msgspec.field(name="bridge", default=())
+    patches: tuple[Patch, ...] = msgspec.field(name="patch", default=())
     links: tuple[Link, ...] = msgspec.field(name="link", default=())
     routes: tuple[Route, ...] = msgspec.field(name="route", default=())
     nats: tuple[Nat, ...] = msgspec.field(name="nat", default=())

@@ -210,12 +210,14 @@ def _foreign_flow_entry(state: LabState, values: Values) -> list[Step]:
         match += f",tp_dst={_integer(values, 'dport', 1, 65535)}"
     if values["scope"] == "auto" and table == 0 and sender is not None and sender.server == node:
         match += f",in_port={sender.name}"
-    elif values["scope"] == "auto" and table != 0:
+    elif values["scope"] == "auto" and table != 0 and state.kind == "ovn":
         switch = values.get("switch") or (sender.switch if sender else receiver.switch if receiver else "")
         match += f",metadata={_tunnel_key(state, switch):#x}"
     where = f"table={table},priority={priority},{match}"
-    do = ("ovs-ofctl", "add-flow", "br-int", f"cookie={cookie:#x},{where},actions=drop")
-    undo = ("ovs-ofctl", "--strict", "del-flows", "br-int", f"cookie={cookie:#x}/-1,{where}")
+    bridge = next(server.bridge for server in state.servers if server.name == node)
+    bridge = next((end.bridge for end in (sender, receiver) if end is not None and end.server == node), bridge)
+    do = ("ovs-ofctl", "add-flow", bridge, f"cookie={cookie:#x},{where},actions=drop")
+    undo = ("ovs-ofctl", "--strict", "del-flows", bridge, f"cookie={cookie:#x}/-1,{where}")
     return [Step(do=Command(node=node, argv=do), undo=Command(node=node, argv=undo))]
 
 

@@ -18,11 +18,12 @@ class Parameter(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Fault(msgspec.Struct, frozen=True, kw_only=True):
-    """A named fault."""
+    """A named fault; one that `needs_ovn` changes a row of OVN's databases."""
 
     name: str
     text: str
     parameters: tuple[Parameter, ...]
+    needs_ovn: bool = True
 
 
 _MATCH = (
@@ -98,6 +99,7 @@ FAULTS = (
     ),
     Fault(
         name="foreign_flow_entry",
+        needs_ovn=False,
         text="an OpenFlow entry, put in by hand, drops the packets",
         parameters=(
             *_MATCH,
@@ -107,21 +109,23 @@ FAULTS = (
             Parameter(name="cookie", text="of the entry", default="0"),
             Parameter(
                 name="scope",
-                text="auto: in_port in table 0 at the sender, else the switch's metadata; none: all VPCs",
+                text="auto: in_port in table 0 at the sender, else the switch's metadata (with OVN); none: all VPCs",
                 default="auto",
                 choices=("auto", "none"),
             ),
             Parameter(name="switch", text="whose metadata; the sender's if not given", optional=True),
         ),
     ),
-    Fault(name="physical_loss", text="a wire drops all tunnel packets", parameters=_WIRE),
+    Fault(name="physical_loss", text="a wire drops all tunnel packets", parameters=_WIRE, needs_ovn=False),
     Fault(
         name="partial_loss",
+        needs_ovn=False,
         text="a wire drops some of the tunnel packets",
         parameters=(*_WIRE, Parameter(name="ratio", text="one packet in this many", default="3"), _MODE),
     ),
     Fault(
         name="transient_loss",
+        needs_ovn=False,
         text="a wire drops all tunnel packets for a while, then forwards again by itself",
         parameters=(*_WIRE, Parameter(name="seconds", text="how long", default="1")),
     ),

@@ -20,6 +20,7 @@ from vtrace.lab.state import (
     LabListener,
     LabNode,
     LabOutside,
+    LabPatch,
     LabServer,
     LabSpeaker,
     LabState,
@@ -57,8 +58,8 @@ def make_state(name: str, topology: Topology, file_name: str, started: str) -> L
         encap=topology.encap,
         topology=file_name,
         started=started,
-        nb_remote=f"unix:{central}/ovnnb_db.sock",
-        sb_remote=f"unix:{central}/ovnsb_db.sock",
+        nb_remote=f"unix:{central}/ovnnb_db.sock" if topology.kind == "ovn" else "",
+        sb_remote=f"unix:{central}/ovnsb_db.sock" if topology.kind == "ovn" else "",
         servers=servers,
         wires=wires,
         vms=vms,
@@ -69,6 +70,8 @@ def make_state(name: str, topology: Topology, file_name: str, started: str) -> L
         vips=_vips(topology, vms),
         floating=_floating(topology, vms),
         crossings=_crossings(topology),
+        kind=topology.kind,
+        patches=tuple(LabPatch(server=patch.server, bridges=patch.bridges) for patch in topology.patches),
     )
 
 
@@ -80,7 +83,8 @@ def _servers(name: str, topology: Topology) -> tuple[LabServer, ...]:
             role=server.role,
             region=server.region,
             rundir=str(lab_state.node_directory(name, server.name)),
-            bridge=BRIDGE,
+            bridge=next(iter(bridges_of(topology, server.name)), BRIDGE),
+            bridges=bridges_of(topology, server.name),
             tunnel_address=f"10.250.0.{number}",
             tunnel_mac=f"02:76:70:00:00:{number:02x}",
             mgmt_address=f"10.251.0.{number + 1}",
@@ -88,6 +92,11 @@ def _servers(name: str, topology: Topology) -> tuple[LabServer, ...]:
         )
         for number, server in enumerate(topology.servers, 1)
     )
+
+
+def bridges_of(topology: Topology, server: str) -> tuple[str, ...]:
+    """The names of a server's bridges that the topology has entries for."""
+    return tuple(bridge.name for bridge in topology.bridges if bridge.server == server)
 
 
 def _wires(servers: tuple[LabServer, ...]) -> tuple[LabWire, ...]:
@@ -114,6 +123,7 @@ def _vms(topology: Topology) -> tuple[LabVm, ...]:
             mac=f"0a:00:00:00:{number >> 8:02x}:{number & 255:02x}",
             addresses=tuple(str(ipaddress.ip_address(a)) for a in vm.addresses),
             aliases=tuple(str(ipaddress.ip_address(a)) for a in vm.aliases),
+            bridge=vm.bridge or next(iter(bridges_of(topology, vm.server)), BRIDGE),
         )
         for number, vm in enumerate(topology.vms, 1)
     )

@@ -15,6 +15,13 @@ from vtrace.errors import CannotWorkError, VTraceError
 from vtrace.lab import state as lab_state
 from vtrace.lab.state import LabState
 
+OVN_PACKAGES = {
+    "ovn-nbctl": "ovn-central",
+    "ovn-sbctl": "ovn-central",
+    "ovn-northd": "ovn-central",
+    "ovn-controller": "ovn-host",
+}
+"""Every program that every lab with OVN runs, and the Debian package that has it."""
 PACKAGES = {
     "ip": "iproute2",
     "nsenter": "util-linux",
@@ -29,12 +36,8 @@ PACKAGES = {
     "ovs-vswitchd": "openvswitch-switch",
     "ovsdb-server": "openvswitch-switch",
     "ovsdb-tool": "openvswitch-switch",
-    "ovn-nbctl": "ovn-central",
-    "ovn-sbctl": "ovn-central",
-    "ovn-northd": "ovn-central",
-    "ovn-controller": "ovn-host",
 }
-"""Every program that every lab runs, and the Debian package that has it."""
+"""Every program that every lab runs."""
 
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 COMMAND_TIMEOUT_S = 30.0
@@ -82,7 +85,7 @@ def node_environment(state: LabState, node: str) -> dict[str, str]:
             env[f"OVS_{variable}"] = env[f"OVN_{variable}"] = rundir
     if role in ("outside", "speaker"):
         env["BIRD_SOCKET"] = str(lab_state.node_directory(state.name, node) / "bird.ctl")
-    if role == "central":
+    if role == "central" and state.kind == "ovn":
         env["OVN_NB_DB"] = state.nb_remote
         env["OVN_SB_DB"] = state.sb_remote
     return env

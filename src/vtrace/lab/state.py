@@ -3,6 +3,7 @@
 A lab lives in one directory, `/run/vtrace/lab/<name>` (`VTRACE_LAB_DIR` moves the parent):
 
     state.json            what `load` reads
+    inventory.toml        of a plain lab: what `vtrace diagnose` reads
     uts/<node>            the node's UTS namespace (a bind mount)
     nodes/<node>/         run directory of the node's daemons: sockets, pid files, databases, logs
     traffic/ faults/      what `lab traffic` and `lab break` have to remember
@@ -36,6 +37,8 @@ class LabServer(_Part, frozen=True, kw_only=True):
         name: the NODE, equal to the chassis' hostname.
         chassis: the chassis name (system-id).
         rundir: where br-int.mgmt, db.sock and the control sockets of its daemons are.
+        bridge: br-int; of a plain lab's server, its first bridge.
+        bridges: of a plain lab's server, all with entries of their own.
         networks: the provider networks it has a bridge to, `br-<network>`.
     """
 
@@ -49,6 +52,14 @@ class LabServer(_Part, frozen=True, kw_only=True):
     tunnel_mac: str
     mgmt_address: str
     networks: tuple[str, ...] = ()
+    bridges: tuple[str, ...] = ()
+
+
+class LabPatch(_Part, frozen=True, kw_only=True):
+    """Two bridges of one server, joined."""
+
+    server: str
+    bridges: tuple[str, str]
 
 
 class LabWire(_Part, frozen=True, kw_only=True):
@@ -61,7 +72,7 @@ class LabWire(_Part, frozen=True, kw_only=True):
 
 
 class LabVm(_Part, frozen=True, kw_only=True):
-    """A VM; its name is its Logical_Switch_Port's name."""
+    """A VM; its name is its Logical_Switch_Port's name, and its port's name on its bridge."""
 
     name: str
     server: str
@@ -71,6 +82,7 @@ class LabVm(_Part, frozen=True, kw_only=True):
     mac: str
     addresses: tuple[str, ...]
     aliases: tuple[str, ...] = ()
+    bridge: str = "br-int"
 
 
 class LabOutside(_Part, frozen=True, kw_only=True):
@@ -157,6 +169,8 @@ class LabState(_Part, frozen=True, kw_only=True):
 
     Attributes:
         crossings: pairs of VPCs that a transit switch joins.
+        kind: `plain` has no OVN: no databases, no remotes.
+        patches: of a plain lab.
     """
 
     name: str
@@ -176,6 +190,8 @@ class LabState(_Part, frozen=True, kw_only=True):
     vips: tuple[LabVip, ...] = ()
     floating: tuple[LabFloating, ...] = ()
     crossings: tuple[tuple[str, str], ...] = ()
+    kind: Literal["ovn", "plain"] = "ovn"
+    patches: tuple[LabPatch, ...] = ()
 
     def node(self, name: str) -> LabNode:
         """The node of that name.
@@ -248,6 +264,11 @@ def node_directory(name: str, node: str) -> Path:
 def uts_file(name: str, node: str) -> Path:
     """The file a node's UTS namespace is mounted on."""
     return directory(name) / "uts" / node
+
+
+def inventory_file(name: str) -> Path:
+    """The inventory file of a plain lab."""
+    return directory(name) / "inventory.toml"
 
 
 def namespace_prefix(name: str) -> str:

@@ -136,8 +136,8 @@ def test_what_ships_can_be_built_and_is_called_by_its_name(name: str) -> None:
 
 
 def test_a_name_that_does_not_ship_lists_those_that_do() -> None:
-    assert topology.shipped() == ["datacenter", "default", "internet", "slb", "vpc-vpc"]
-    with pytest.raises(UsageError, match="datacenter default internet slb vpc-vpc"):
+    assert topology.shipped() == ["datacenter", "default", "internet", "plain", "slb", "vpc-vpc"]
+    with pytest.raises(UsageError, match="datacenter default internet plain slb vpc-vpc"):
         topology.read("interned")
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from vtrace.errors import UsageError
 from vtrace.lab import bgp, parties, plan, topology
-from vtrace.lab.programs import PACKAGES
+from vtrace.lab.programs import OVN_PACKAGES, PACKAGES
 from vtrace.lab.state import LabState
 
 
@@ -103,4 +103,4 @@ def test_what_bgp_needs_is_installed_by_setup_and_not_asked_of_other_labs() -> N
         if line[0] != "#"
     ]
     assert {(program, package) for program, package, group in rows if group == "demo"} >= set(bgp.PACKAGES.items())
-    assert not set(bgp.PACKAGES) & set(PACKAGES)
+    assert not set(bgp.PACKAGES) & {*PACKAGES, *OVN_PACKAGES}

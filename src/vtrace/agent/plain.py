@@ -141,7 +141,12 @@ class PlainAgent(ChassisAgent):
             try:
                 found = await self._discover()
             except VTraceError as error:
-                self._offer(Disturbed(chassis=self.chassis, reason=f"its entries are no longer understood: {error}"))
+                if not self._closing:
+                    reason = f"its entries are no longer understood: {error}"
+                    self._offer(Disturbed(chassis=self.chassis, reason=reason))
+                return
+            if self._closing:
+                # It was looked at while our entries were removed, and nobody listens any more.
                 return
             if self._known is not None and plain_layout.essence(found) != plain_layout.essence(self._known):
                 self._known = found

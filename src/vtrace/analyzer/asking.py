@@ -34,6 +34,8 @@ WAIT_S = 0.01
 GONE_S = 0.1
 # About how many flows of one pair one chassis is asked at most; each takes its vswitchd some 10 ms.
 MAX_FLOWS = 16
+# What ends packets before an entry of ours can color them.
+KEEPS_FROM_COLOR = ("foreign_flow_entry", "vswitch_pipeline_error")
 
 # Pair, chassis and flow that a question is about.
 _Key: TypeAlias = tuple[int, str, str]
@@ -123,9 +125,10 @@ class Asking:
                 group.start_soon(self._ask, requests[-1].chassis, about_request(requests[-1], pair, vif))
 
     async def ask_unseen(self) -> None:
-        """What may have kept packets from being colored: others' entries at our own priority, a provider's bridge."""
+        """What may have kept packets from being colored: others' entries at our own priority, a provider's bridge, or
+        that the switch can't translate them."""
         for pair in self._pairs.values():
-            unseen = pair.source.outside and not self._follow.of_pair(pair.index)
+            unseen = not self._follow.of_pair(pair.index)
             for name, survey in self._arming.surveys.items():
                 for vif in self._arming.entries_of(pair, name) if unseen or survey.entries_at_top else ():
                     for question in about_unseen(pair, vif):
@@ -174,10 +177,9 @@ class Asking:
             self.ask_arrived(group)
 
     def kept_from_color(self, pair: int) -> bool:
-        """Whether the datapath's cache shows that an entry of somebody else takes the pair's packets before ours."""
-        return any(
-            i.pair == pair and i.uncolored and find_cause(i, self._inventory) is not None for i in self.inspections
-        )
+        """Whether the datapath's cache shows what keeps the pair's packets from being colored."""
+        causes = [find_cause(i, self._inventory) for i in self.inspections if i.pair == pair and i.uncolored]
+        return any(cause is not None and cause.code in KEEPS_FROM_COLOR for cause in causes)
 
     def cause_shown(self, pair: int, packet: Followed) -> bool:
         """Whether the last inspection of the packet's flow where it ended shows why it ended there."""

@@ -15,7 +15,7 @@ from vtrace.attribute.causes_gateway import gateway, other_bridge
 from vtrace.attribute.operator import ended_by
 from vtrace.model.answer import ObjectRef
 from vtrace.model.inspection import Inspection, ResolvedStep
-from vtrace.model.inventory import Inventory, LogicalPort
+from vtrace.model.inventory import Inventory, LogicalDatapath, LogicalPort
 
 Rule = Callable[[Inspection, Inventory], Cause | None]
 
@@ -115,10 +115,29 @@ def _translation_error(inspection: Inspection, inventory: Inventory) -> Cause | 
     return Cause(
         code="vswitch_pipeline_error",
         actor="provider",
-        summary=f"Open vSwitch could not translate it: {text}",
+        summary=f"Open vSwitch could not translate it: {text}{_round(inspection, inventory)}",
         object=ObjectRef(type="Chassis", name=inspection.chassis),
+        fix=_loop_fix(inspection, inventory),
         place=here(step),
     )
+
+
+def _loop(inspection: Inspection, inventory: Inventory) -> list[LogicalDatapath]:
+    """The devices that a packet passes a second time, in the order of the first time; none where it goes straight."""
+    visits = [step.datapath for step in inspection.steps if step.datapath]
+    visits = [key for number, key in enumerate(visits) if number == 0 or visits[number - 1] != key]
+    again = {key for key in visits if visits.count(key) > 1}
+    return [d for key in dict.fromkeys(visits) if key in again and (d := inventory.datapath(key)) is not None]
+
+
+def _round(inspection: Inspection, inventory: Inventory) -> str:
+    names = [device.name for device in _loop(inspection, inventory)]
+    return f"; it goes round {' → '.join((*names, names[0]))}" if len(names) > 1 else ""
+
+
+def _loop_fix(inspection: Inspection, inventory: Inventory) -> str | None:
+    routers = [device.name for device in _loop(inspection, inventory) if device.kind != "vswitch"]
+    return "; ".join(f"ovn-nbctl lr-route-list {name}" for name in routers) or None
 
 
 def _logical_drop(inspection: Inspection, inventory: Inventory) -> Cause | None:
@@ -273,7 +292,8 @@ def _ip_input(inspection: Inspection, step: ResolvedStep, inventory: Inventory) 
     return Cause(
         code="ttl_exceeded",
         actor="tenant",
-        summary=f"its TTL ended at the router {_name(inventory, step)}",
+        summary=f"its TTL ended at the router {_name(inventory, step)}{_round(inspection, inventory)}",
+        fix=_loop_fix(inspection, inventory),
         object=ObjectRef(
             type="Logical_Router", uuid=router.nb_uuid if router else "", name=router.name if router else "?"
         ),

@@ -195,6 +195,9 @@ class _Endings:
             cause = find_cause(inspection, inventory)
             if cause is not None and cause.code == "foreign_flow_entry" and _stood_above(inspection):
                 return "dropped", where_of(inventory, last.peer, place), cause
+            if cause is not None and cause.code == "vswitch_pipeline_error":
+                # Of a packet that it can't translate a switch does nothing at all, our copy included.
+                return "dropped", where_of(inventory, last.peer, cause.place if cause.place.datapath else place), cause
         if self._was_disturbed(last.peer, last) or self._cut_explains(last.peer):
             return "evidence_missing", where, None
         return "lost_between", where, _between(last, check, inventory)

@@ -21,7 +21,7 @@ _NUMBERS = {"tcp": "6", "udp": "17", "icmp": "1 58"}
 
 def verdicts(case: Case, pair: Pair, found: Sequence[Ending]) -> list[Verdict]:
     """The no_traffic verdicts of a pair."""
-    kept = _kept_from_color(case, pair)
+    kept = _kept_from_color(case, pair, seen=bool(found))
     if not found and kept is None and case.entered.get(pair.index):
         return [_unheard(case, pair)]
     if not found:
@@ -90,11 +90,31 @@ def _unheard(case: Case, pair: Pair) -> Verdict:
     )
 
 
-def _kept_from_color(case: Case, pair: Pair) -> Verdict | None:
-    """An entry of somebody else ended the packets before ours could color them, as the datapath's cache shows."""
+def _kept_from_color(case: Case, pair: Pair, *, seen: bool) -> Verdict | None:
+    """What ended the packets before they could be colored, as the datapath's cache shows: an entry before ours, or
+    that the switch can't translate them. `seen` says whether any packet of the pair was colored."""
     start, end = pair.task_ends
     for inspection in reversed([i for i in case.inspections if i.pair == pair.index and i.uncolored]):
         cause = find_cause(inspection, case.inventory)
+        if cause is not None and cause.code == "vswitch_pipeline_error" and not seen and _is_of(pair, inspection.flow):
+            return Verdict(
+                kind="dropped",
+                pattern="persistent",
+                direction=pair.direction.word,
+                from_=start,
+                to=end,
+                packets=0,
+                confidence=CONCLUDED,
+                where=where_of(case.inventory, inspection.chassis, cause.place),
+                why=Why(
+                    code=cause.code,
+                    actor=cause.actor,
+                    summary=f"{cause.summary}; so it does nothing at all with them, and they could not be colored",
+                    object=cause.object,
+                    evidence=cause.evidence,
+                    fix=cause.fix,
+                ),
+            )
         # In table 0, or on a bridge that packets come through first, an entry comes before ours.
         foreign = [step for step in inspection.steps if step.object.kind == "foreign"]
         before = not foreign or foreign[-1].table == 0
@@ -167,11 +187,15 @@ def _is_of(pair: Pair, key: str) -> bool:
     named = re.search(r"proto=(\d+)[,)]", key)
     if named and number and named[1] not in number.split():
         return False
-    wanted = traffic.dport if pair.direction is Direction.FORWARD else traffic.sport
+    ends = [traffic.sport, traffic.dport]
+    wanted = dict(zip(("src", "dst"), ends if pair.direction is Direction.FORWARD else reversed(ends), strict=True))
     for _, fields in words:
-        port = dict(word.partition("=")[::2] for word in fields.split(",")).get("dst", "")
-        if wanted and port.isdecimal() and int(port) not in (wanted, *(a.port for a in pair.destination.aliases)):
-            return False
+        ports = dict(word.partition("=")[::2] for word in fields.split(","))
+        for name, aliases in (("src", pair.source.aliases), ("dst", pair.destination.aliases)):
+            port = ports.get(name, "")
+            known = {wanted[name], *(number for a in aliases for number in (a.port, a.own_port))}
+            if wanted[name] and port.isdecimal() and int(port) not in known:
+                return False
     return True
 
 

@@ -58,6 +58,8 @@ def render(answer: Answer, console: Console | None = None) -> None:
 
 def _headline(answer: Answer) -> str:
     transient = [v for v in answer.verdicts if v.kind in _LOST and v.pattern == "transient"]
+    if answer.loss == "yes" and any(v.kind == "left_domain" and v.pattern for v in answer.verdicts[:1]):
+        return "[bold red]Yes: packets left with an address that nobody can answer.[/]"
     if answer.loss == "yes":
         share = f" ({answer.loss_ratio:.0%} of the packets)" if answer.loss_ratio is not None else ""
         return f"[bold red]Yes, packets are lost{share}.[/]"
@@ -84,6 +86,11 @@ def _verdict(verdict: Verdict) -> list[str]:
             f"[green]✓[/] {escape(pair)}: {verdict.packets} delivered at {escape(where.port or '?')}, {escape(place)}"
         )
         return lines
+    if verdict.kind == "left_domain" and verdict.why is None:
+        goal = verdict.to if verdict.direction == "forward" else verdict.from_
+        by = f"{where.port or '?'}, {place}"
+        lines.append(f"[green]✓[/] {escape(pair)}: {verdict.packets} left for {escape(goal)} by {escape(by)}")
+        return lines
     if verdict.kind == "lost_between":
         what = f"{verdict.packets} lost between {place} and server {where.next_server or 'unknown'}"
     elif verdict.kind == "dropped":
@@ -96,7 +103,7 @@ def _verdict(verdict: Verdict) -> list[str]:
         what = f"{verdict.packets} left the domain at {place}"
     else:
         what = f"{verdict.packets} without evidence after {place}"
-    mark = "[red]✗[/]" if verdict.kind in _LOST else "[yellow]•[/]"
+    mark = "[red]✗[/]" if verdict.kind in _LOST or verdict.pattern else "[yellow]•[/]"
     if verdict.pattern:
         what += f" ({verdict.pattern})"
     lines.append(f"{mark} {escape(pair)}: {escape(what)}")
@@ -112,7 +119,11 @@ def _verdict(verdict: Verdict) -> list[str]:
 
 
 def _path(path: PathAnswer) -> list[str]:
-    ends = {"delivered": "[green]delivered[/]", "evidence_missing": "[yellow]evidence missing[/]"}
+    ends = {
+        "delivered": "[green]delivered[/]",
+        "evidence_missing": "[yellow]evidence missing[/]",
+        "left_domain": "left the domain",
+    }
     ending = ends.get(path.disposition, f"[red]{path.disposition.replace('_', ' ')}[/]")
     lines = [f"\nPath of {path.packets} packets, {escape(path.from_)} → {escape(path.to)} ({path.direction}):"]
     server = ""

@@ -93,6 +93,33 @@ def test_other_kinds_name_their_place(kind: str) -> None:
     assert "vSwitch web on server hv2" in found
 
 
+@pytest.mark.parametrize(("direction", "goal"), [("forward", "198.51.100.10"), ("reply", "web1")])
+def test_what_left_for_outside_arrived_as_far_as_we_know(direction: str, goal: str) -> None:
+    verdict = Verdict(
+        kind="left_domain", direction=direction, from_="web1", to="198.51.100.10", packets=100, where=WHERE
+    )
+    found = text(verdict, packets=Packets(colored=100, left_domain=100))
+    assert f": 100 left for {goal} by web2, vSwitch web on server hv2" in found
+    assert found.startswith("No, packets are not lost.")
+
+
+def test_what_left_untranslated_is_no_success() -> None:
+    why = Why(code="nat_missing", actor="tenant", summary="no NAT row claims it")
+    verdict = Verdict(
+        kind="left_domain",
+        pattern="persistent",
+        from_="web1",
+        to="198.51.100.10",
+        packets=9,
+        where=WHERE,
+        why=why,
+    )
+    found = text(verdict, loss="yes", loss_ratio=0.0, packets=Packets(colored=9, left_domain=9))
+    assert found.startswith("Yes: packets left with an address that nobody can answer.")
+    assert "✗ web1 → 198.51.100.10: 9 left the domain" in found
+    assert "reason nat_missing" in found
+
+
 def test_the_path_hop_by_hop() -> None:
     hops = tuple(
         HopAnswer(

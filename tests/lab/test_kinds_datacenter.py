@@ -29,12 +29,9 @@ def lab() -> Iterator[Facts]:
 
 
 def batches() -> Iterator[object]:
-    """The chosen ones; of the replies that come in from outside those among entries put in by hand are wrong."""
-    reason = "attribution: an entry put in by hand is also said to come before ours, for whatever port it is"
-    wrong = pytest.mark.xfail(strict=True, reason=reason)
+    """The chosen ones."""
     for batch in cases.chosen(DATACENTER):
-        foreign = [case for case in batch if case[0] is OUT_REPLY and case[4].startswith("foreign")]
-        yield pytest.param(batch, id=cases.name_of(batch), marks=wrong if len(foreign) > 1 else ())
+        yield pytest.param(batch, id=cases.name_of(batch))
 
 
 @pytest.mark.parametrize("batch", list(batches()))
@@ -113,7 +110,6 @@ def loop(lab: Facts) -> Iterator[None]:
     apply(lab, [faults.nb("lr-route-del", *LOOP[:2])])
 
 
-@pytest.mark.xfail(strict=True, reason="attribution: what the receiver can't translate is called a physical loss")
 def test_a_loop_of_routes(lab: Facts, loop: None) -> None:
     """Open vSwitch gives up before the TTL ends."""
     with pinging(lab, "red-web1", "10.50.1.10"):
@@ -124,7 +120,6 @@ def test_a_loop_of_routes(lab: Facts, loop: None) -> None:
     assert all(name in verdict["why"]["summary"] for name in ("red-router", "red-vbr")), text
 
 
-@pytest.mark.xfail(strict=True, reason="attribution: the devices of a loop are not named")
 def test_a_loop_in_which_the_ttl_ends(lab: Facts, loop: None) -> None:
     with pinging(lab, "red-web1", "-t", "7", "10.50.1.10"):
         answer = answers.diagnose(lab, *cases.one(OUT, 4, "icmp", lab).arguments)

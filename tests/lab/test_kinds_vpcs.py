@@ -93,7 +93,6 @@ def loop(lab: Facts) -> Iterator[None]:
     apply(lab, [faults.nb("lr-route-del", *LOOP[:2])])
 
 
-@pytest.mark.xfail(strict=True, reason="attribution: a packet that Open vSwitch can't translate is called never sent")
 def test_a_loop_of_routes(lab: Facts, loop: None) -> None:
     """Open vSwitch gives up before the TTL ends."""
     with pinging(lab, "red-web1", "10.2.1.12"):
@@ -104,7 +103,6 @@ def test_a_loop_of_routes(lab: Facts, loop: None) -> None:
     assert all(name in verdict["why"]["summary"] for name in ("red-router", "blue-router")), text
 
 
-@pytest.mark.xfail(strict=True, reason="attribution: the devices of a loop are not named")
 def test_a_loop_in_which_the_ttl_ends(lab: Facts, loop: None) -> None:
     with pinging(lab, "red-web1", "-t", "9", "10.2.1.12"):
         answer = answers.diagnose(lab, *cases.one(THERE, 4, "icmp", lab).arguments)

@@ -27,6 +27,9 @@ TIME_STEP_S = 5
 IN_FLIGHT_S = 0.05
 # How long coloring waits at most for a second look at the topology.
 MAY_COLOR_S = 1.0
+# A server that has not done by then what takes milliseconds is given up: the others must not wait for it.
+GIVE_UP_S = 3.0
+STOP_S = 5.0
 
 
 class Arming:
@@ -53,12 +56,33 @@ class Arming:
         self._used: dict[str, tuple[int, ...]] = {}
         self.stopped: set[int] = set()
         self.notes: list[str] = []
+        self.given_up: set[str] = set()
         # One change at a time: a color must never be put on while another change takes its restoring entries off.
         self._turn = anyio.Lock()
         self._ended = False
         self._paused = False
         # Set once it is known that the topology is still what it was when it was read.
         self.may_color = anyio.Event()
+
+    @property
+    def live(self) -> dict[str, AgentLink]:
+        """The agents whose servers answer, by chassis name."""
+        return {name: agent for name, agent in self._agents.items() if name not in self.given_up}
+
+    async def _on_each(self, step: Callable[..., Coroutine[Any, Any, None]], *arguments: object) -> None:
+        """A step on all chassis at once; where it fails or takes too long the server is given up."""
+        async with anyio.create_task_group() as group:
+            for name in self.live:
+                group.start_soon(self._try, name, step, *arguments)
+
+    async def _try(self, name: str, step: Callable[..., Coroutine[Any, Any, None]], *arguments: object) -> None:
+        try:
+            with anyio.fail_after(GIVE_UP_S):
+                await step(name, *arguments)
+        except (VTraceError, TimeoutError) as error:
+            self.given_up.add(name)
+            reason = str(error) or f"it did not answer within {GIVE_UP_S:g} s"
+            self.notes.append(f"{self._inventory.server(name)}: the task went on without it: {reason}")
 
     async def claim_color(self, original_dscp: int) -> ColorUse:
         """Claims a color, free on every chassis, for packets that carry `original_dscp`.
@@ -67,7 +91,7 @@ class Arming:
             CannotWorkError: every color is in use.
         """
         async with AsyncExitStack() as undo:
-            for name in sorted(self._agents):
+            for name in sorted(self.live):
                 await self._agents[name].lock()
                 undo.push_async_callback(self._agents[name].abandon_claim)
             await self._on_all(self._survey)
@@ -76,7 +100,7 @@ class Arming:
             if not free:
                 raise CannotWorkError(
                     "Every color is in use",
-                    ", ".join(sorted(self._agents)),
+                    ", ".join(sorted(self.live)),
                     f"{len(POOL_2)} tasks at once are the limit where they share a server",
                     "Wait until another task has ended",
                 )
@@ -125,11 +149,9 @@ class Arming:
             added = [name for name in self._agents if name not in self.claims]
             await self._stop_coloring()
             await anyio.sleep(IN_FLIGHT_S)
-            for name, agent in self._agents.items():
-                for role in (Role.COUNT, Role.MATCH, Role.RESTORE, Role.DOUBT) if name not in added else ():
-                    await agent.remove(role)
+            await self._on_each(self._remove, Role.COUNT, Role.MATCH, Role.RESTORE, Role.DOUBT)
             self._inventory, self._pairs = inventory, pairs
-            for name in sorted(set(fresh) & set(self.surveys)):
+            for name in sorted(set(fresh) & set(self.surveys) - self.given_up):
                 self.surveys[name] = await self._agents[name].survey()
             for dscp, use in tuple(self.uses.items()):
                 if await self._claim_on(added, use):
@@ -148,12 +170,11 @@ class Arming:
         """Stops coloring at once; what is on its way is followed, and its color taken off."""
         self.hold()
         async with self._turn:
-            for agent in self._agents.values():
-                for role in (Role.COLOR, Role.PROBE):
-                    try:
-                        await agent.remove(role)
-                    except VTraceError as error:
-                        self.notes.append(f"{self._inventory.server(agent.chassis)}: {error}")
+            await self._on_each(self._remove, Role.COLOR, Role.PROBE)
+
+    async def _remove(self, name: str, *roles: Role) -> None:
+        for role in roles:
+            await self._agents[name].remove(role)
 
     async def resume(self) -> None:
         """Colors on, if it was stopped for a while."""
@@ -227,7 +248,7 @@ class Arming:
 
     async def _start_over(self) -> None:
         await self._stop_coloring()
-        for agent in self._agents.values():
+        for agent in self.live.values():
             for role in (Role.COUNT, Role.MATCH, Role.RESTORE, Role.DOUBT):
                 await agent.remove(role)
         await self._on_all(self._renew)
@@ -241,7 +262,7 @@ class Arming:
     def scope(self, chassis: str) -> Scope:
         """Where the task's entries go on a chassis."""
         survey = self.surveys[chassis]
-        armed = tuple(sorted(self._agents))
+        armed = tuple(sorted(self.live))
         members = {name for datapath in self._inventory.datapaths for name in datapath.chassis}
         return Scope(
             chassis=chassis,
@@ -339,14 +360,14 @@ class Arming:
         """A step on all chassis at once; the next one begins when all have done it."""
         try:
             async with anyio.create_task_group() as group:
-                for name in self._agents:
+                for name in self.live:
                     group.start_soon(step, name, *arguments)
         except BaseExceptionGroup as errors:
             raise first_leaf(errors) from errors
 
     async def stop_pair(self, pair: Pair) -> None:
         """Stops coloring a pair's packets."""
-        for name, agent in self._agents.items():
+        for name, agent in self.live.items():
             if not self.entries_of(pair, name):
                 continue
             try:
@@ -359,15 +380,17 @@ class Arming:
     async def _stop_coloring(self) -> None:
         """Stops all coloring and probing; one server that can't be reached does not keep the others from it."""
         async with anyio.create_task_group() as group:
-            for agent in self._agents.values():
+            for agent in (self._agents if self._ended else self.live).values():
                 group.start_soon(self._stop, agent)
 
     async def _stop(self, agent: AgentLink) -> None:
         try:
-            for role in (Role.COLOR, Role.PROBE, Role.NEIGHBOR):
-                await agent.remove(role)
-            await agent.drain()
-        except VTraceError as error:
+            with anyio.fail_after(STOP_S):
+                for role in (Role.COLOR, Role.PROBE, Role.NEIGHBOR):
+                    await agent.remove(role)
+                await agent.drain()
+        except (VTraceError, TimeoutError) as error:
+            self.given_up.add(agent.chassis)
             server = self._inventory.server(agent.chassis)
             self.notes.append(f"{server}: coloring could not be ended, its entries time out: {error}")
 
@@ -375,12 +398,12 @@ class Arming:
         """Takes a color out of use everywhere: coloring first, restoring last."""
         self.withdrawn.add(use.color)
         self.uses = {dscp: u for dscp, u in self.uses.items() if u.color != use.color}
-        for agent in self._agents.values():
+        for agent in self.live.values():
             await agent.remove(Role.COLOR, color=use.color)
-        for agent in self._agents.values():
+        for agent in self.live.values():
             await agent.drain()
         for role in (Role.DOUBT, Role.MATCH, Role.RESTORE):
-            for agent in self._agents.values():
+            for agent in self.live.values():
                 await agent.remove(role, color=use.color)
 
     async def _require_meter(self, agent: AgentLink, flow: str) -> None:

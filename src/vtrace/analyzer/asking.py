@@ -136,7 +136,7 @@ class Asking:
 
     async def _ask(self, chassis: str, question: SiteQuestion) -> None:
         key = (question.pair, chassis, question.flow_id)
-        if key in self._asking or chassis in self.lost_agents:
+        if key in self._asking or chassis in self.lost_agents | self._arming.given_up:
             return
         self._asking.add(key)
         try:

@@ -134,7 +134,7 @@ def _balancers(old: Inventory, new: Inventory) -> Iterator[tuple[str, ObjectRef 
     for vip in new.vips:
         row = ObjectRef(type="Load_Balancer", uuid=vip.uuid, name=vip.balancer)
         known = before.pop((vip.uuid, vip.address, vip.port), None)
-        name = f"{vip.address}:{vip.port}" if vip.port else vip.address
+        name = _vip_name(vip)
         if known is None:
             yield f"the load balancer {vip.balancer} got the VIP {name}", row
             continue
@@ -147,11 +147,14 @@ def _balancers(old: Inventory, new: Inventory) -> Iterator[tuple[str, ObjectRef 
         for end in sorted(had.keys() & has.keys()):
             if had[end] != has[end]:
                 yield f"the health check of {end[0]}:{end[1]} behind {name} says {has[end] or 'nothing'} now", row
-    for (uuid, address, _), vip in before.items():
-        yield (
-            f"the load balancer {vip.balancer} lost the VIP {address}",
-            ObjectRef(type="Load_Balancer", uuid=uuid, name=vip.balancer),
-        )
+    for vip in before.values():
+        row = ObjectRef(type="Load_Balancer", uuid=vip.uuid, name=vip.balancer)
+        yield f"the load balancer {vip.balancer} lost the VIP {_vip_name(vip)}", row
+
+
+def _vip_name(vip: Vip) -> str:
+    address = f"[{vip.address}]" if ":" in vip.address and vip.port else vip.address
+    return f"{address}:{vip.port}" if vip.port else address
 
 
 def _translations(old: Inventory, new: Inventory) -> Iterator[tuple[str, ObjectRef | None]]:

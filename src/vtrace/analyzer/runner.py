@@ -285,7 +285,7 @@ class TaskRunner:
         self._pairs = {p.index: p for p in moved.pairs}
         self._follow.change(moved.pairs, moved.inventory)
         self._asking.change(moved.pairs, moved.inventory)
-        for counting in self._agents.values() if moved.arm else ():
+        for counting in self._arming.live.values() if moved.arm else ():
             for index, packets in (await counting.counts(Role.COUNT)).items():
                 self._counts[index] += packets
 
@@ -371,7 +371,7 @@ class TaskRunner:
 
     async def _count_replies(self) -> None:
         """What our entries counted; where that is none another run's may have stood above them: the cache knows."""
-        for counting in self._agents.values():
+        for counting in self._arming.live.values():
             for index, packets in (await counting.counts(Role.COUNT)).items():
                 self._counts[index] += packets
         for index, pair in self._pairs.items():
@@ -381,7 +381,7 @@ class TaskRunner:
     async def _count_cached(self, pair: Pair) -> None:
         """Looks for a pair's replies in the datapaths' caches, where no entry of ours counted any."""
         addresses = [*pair.source.addresses, *(a.address for a in pair.source.aliases if a.kind != "vip")]
-        for name, agent in self._agents.items():
+        for name, agent in self._arming.live.items():
             for vif in self._arming.answers_of(pair, name):
                 for address in addresses:
                     if any(self._counts[pair.index << 2 | number] for number in range(3)):
@@ -396,7 +396,7 @@ class TaskRunner:
         """
         found: dict[int, int] = defaultdict(int)
         silent = {index for index in self._pairs if not self._follow.of_pair(index)}
-        for agent in self._agents.values() if silent else ():
+        for agent in self._arming.live.values() if silent else ():
             try:
                 cost = await agent.cost()
                 if not cost.first_copies_cut + cost.copies_cut + cost.records_lost:
@@ -425,7 +425,7 @@ class TaskRunner:
 
     async def _case(self) -> Case:
         async with anyio.create_task_group() as group:
-            for name, agent in self._agents.items():
+            for name, agent in self._arming.live.items():
                 group.start_soon(self._cost_of, name, agent)
         from vtrace.model.record_schema import from_table, to_table
         from vtrace.reconstruct.plain import reconstruct

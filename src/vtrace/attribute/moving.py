@@ -21,7 +21,7 @@ _GATEWAYS = ("chassisredirect", "l3gateway")
 
 
 class Moves:
-    """Which packets met a port on the move: the last ones of an epoch, of which none arrived any more.
+    """Which packets met a port on the move: those of an epoch after which none arrived any more by the same chassis.
 
     When a port moves the entries move with it, and packets colored after that are of another epoch.
     """
@@ -29,20 +29,22 @@ class Moves:
     def __init__(self, case: Case) -> None:
         self._case = case
         self._latest: dict[tuple[int, int], int] = defaultdict(int)
-        self._arrived: dict[tuple[int, int], int] = defaultdict(lambda: -1)
+        self._arrived: dict[tuple[int, int, str], int] = defaultdict(lambda: -1)
         for row in case.reconstruction.packets.to_pylist() if case.inventory.moved else ():
             first = case.records[row["hops"][0]]
             kind = (row["pair"], first.dscp)
             self._latest[kind] = max(self._latest[kind], first.epoch)
             if row["disposition"] == Disposition.EGRESS:
-                number = (row["pair"], first.epoch)
-                self._arrived[number] = max(self._arrived[number], row["order"])
+                for chassis in {case.records[number].chassis for number in row["hops"]}:
+                    way = (row["pair"], first.epoch, chassis)
+                    self._arrived[way] = max(self._arrived[way], row["order"])
 
     def cause(self, row: dict[str, Any]) -> Cause | None:
         """Why a packet was lost that met a port on the move; None if it met none."""
         first = self._case.records[row["hops"][0]]
-        last_epoch = self._latest[row["pair"], first.dscp]
-        if first.epoch >= last_epoch or row["order"] < self._arrived[row["pair"], first.epoch]:
+        last = self._case.records[row["hops"][-1]]
+        way = (row["pair"], first.epoch, last.peer or last.chassis)
+        if first.epoch >= self._latest[row["pair"], first.dscp] or row["order"] < self._arrived[way]:
             return None
         port = self._port(row["pair"])
         if port is None:

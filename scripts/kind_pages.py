@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shlex
 import subprocess
 import sys
 from html import escape
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ from vtrace.present.cli.render import render
 
 PROGRAM = [sys.executable, "-m", "vtrace.present.cli.main"]
 PAGES = Path(__file__).resolve().parent.parent / "docs" / "kinds"
-LAB = "pages"
+LAB = os.environ.get("VTRACE_LAB", "pages")
 TIMEOUT_S = 90
 
 ROW_PX, WIDTH_PX, INDENT_PX = 22, 760, 16
@@ -106,7 +108,9 @@ def picture(path: dict[str, Any]) -> str:
     """A path as SVG: a box for each server, a line for each hop, the end in green or red."""
     rows: list[str] = []
     y, server = 8, ""
-    for hop in path["hops"]:
+    for hop, after in zip_longest(path["hops"], path["hops"][1:]):
+        if hop["point"] == "remote_output" and after is not None and after["server"] == hop["server"]:
+            hop["point"] = "handed on"  # by a patch between two bridges of the server
         if hop["server"] != server:
             server = hop["server"]
             y += 6
@@ -277,7 +281,47 @@ def vpc_vpc() -> Page:
     return page
 
 
-KINDS = {"inside-vpc": inside_vpc, "internet": internet, "data-center": data_center, "vpc-vpc": vpc_vpc}
+def plain() -> Page:
+    page = begin(
+        "plain",
+        "Bridges without OVN",
+        "plain",
+        """Open vSwitch bridges with entries that somebody wrote, VXLAN tunnels between three servers, and a patch
+        between two bridges of one. Each bridge is a virtual device. The inventory file says where the VMs are and what
+        joins the bridges ([plain-ovs.md](../plain-ovs.md)); of a lab VTrace knows it, elsewhere it is
+        `--inventory FILE`.""",
+    )
+    page.command("lab exec hv1 -- ovs-ofctl --no-stats --names dump-flows br0")
+    page.heading("Healthy, both ways: by a tunnel, then by a patch to a second bridge")
+    page.command("lab traffic start --from plain-a1 --to plain-b1 --proto udp --dport 7000")
+    page.diagnose("diagnose --from plain-a1 --to plain-b1 --direction both --packets 50", lost=False)
+    page.heading("A fault: an entry that drops, on the second bridge")
+    page.command(
+        "lab exec hv3 -- ovs-ofctl add-flow br1 table=10,priority=300,udp,nw_src=10.1.1.11,tp_dst=7000,actions=drop"
+    )
+    page.diagnose("diagnose --from plain-a1 --to plain-b1 --packets 50", lost=True)
+    page.command(
+        "lab exec hv3 -- ovs-ofctl --strict del-flows br1 table=10,priority=300,udp,nw_src=10.1.1.11,tp_dst=7000"
+    )
+    page.heading("A fault: nothing outputs to the VM")
+    page.command("lab exec hv1 -- ovs-ofctl --strict del-flows br0 table=20,priority=100,dl_dst=0a:00:00:00:00:04")
+    page.diagnose("diagnose --from plain-a1 --to plain-b1 --packets 50", lost=True)
+    page.command(
+        "lab exec hv1 -- ovs-ofctl add-flow br0 table=20,priority=100,dl_dst=0a:00:00:00:00:04,actions=output:vx-hv3"
+    )
+    page.heading("A fault: a wire between two servers")
+    page.command("lab break physical_loss a=hv1 b=hv3 direction=a-b")
+    page.diagnose("diagnose --from plain-a1 --to plain-b1 --packets 50", lost=True)
+    return page
+
+
+KINDS = {
+    "inside-vpc": inside_vpc,
+    "internet": internet,
+    "data-center": data_center,
+    "vpc-vpc": vpc_vpc,
+    "plain": plain,
+}
 
 
 def main() -> None:

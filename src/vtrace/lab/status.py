@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vtrace.lab import breaking, traffic
 from vtrace.lab.daemons import daemons_of, is_alive
-from vtrace.lab.state import LabState
+from vtrace.lab.state import LabState, LabVm
 
 
 def document(state: LabState) -> dict[str, object]:
@@ -23,13 +23,18 @@ def document(state: LabState) -> dict[str, object]:
         {
             "name": vm.name,
             "server": vm.server,
-            "switch": vm.switch,
+            "switch": _switch(state, vm),
             "vpc": vm.vpc,
             "addresses": list(vm.addresses + vm.aliases),
         }
         for vm in state.vms
     ]
     return {"nodes": nodes, "vms": vms}
+
+
+def _switch(state: LabState, vm: LabVm) -> str:
+    """The virtual device next to a VM."""
+    return vm.bridge if state.kind == "plain" else vm.switch
 
 
 def dead_daemons(state: LabState) -> list[tuple[str, str]]:
@@ -47,7 +52,7 @@ def text(state: LabState) -> str:
         lines.append(f"  {node.name:{width}}  {node.role:10}  {region:6}  {addresses}")
     lines.append("")
     for vm in state.vms:
-        lines.append(f"  VM {vm.name:{width}}  VPC {vm.vpc}, switch {vm.switch}, on {vm.server}")
+        lines.append(f"  VM {vm.name:{width}}  VPC {vm.vpc}, switch {_switch(state, vm)}, on {vm.server}")
     lines += [f"  traffic {one.text()}" for one in traffic.all_of(state)]
     lines += [f"  broken {one.text()}" for one in breaking.all_of(state)]
     for node_name, daemon in dead_daemons(state):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import zip_longest
+
 from rich.console import Console
 from rich.markup import escape
 
@@ -127,21 +129,23 @@ def _path(path: PathAnswer) -> list[str]:
     ending = ends.get(path.disposition, f"[red]{path.disposition.replace('_', ' ')}[/]")
     lines = [f"\nPath of {path.packets} packets, {escape(path.from_)} → {escape(path.to)} ({path.direction}):"]
     server = ""
-    for hop in path.hops:
+    for hop, after in zip_longest(path.hops, path.hops[1:]):
         if hop.server != server:
             lines.append(f"  server {escape(hop.server)}")
             server = hop.server
-        lines.append(f"    {_hop(hop)}")
+        lines.append(f"    {_hop(hop, after)}")
     lines.append(f"    └─ {ending}")
     return lines
 
 
-def _hop(hop: HopAnswer) -> str:
+def _hop(hop: HopAnswer, after: HopAnswer | None) -> str:
+    # Two bridges of one server are joined by a patch.
+    stays = after is not None and after.server == hop.server
     words = {
         "first_hop": "colored on its way in",
         "ingress": "came in",
         "logical_egress": "passed on",
-        "remote_output": "sent by tunnel",
+        "remote_output": "handed on" if stays else "sent by tunnel",
         "egress": "handed out",
     }
     ports = " → ".join(filter(None, (hop.in_port, hop.out_port)))

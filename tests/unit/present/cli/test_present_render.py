@@ -135,17 +135,21 @@ def test_the_path_hop_by_hop() -> None:
         for server, point, out in (
             ("hv1", "first_hop", ""),
             ("hv1", "remote_output", "web2"),
+            ("hv2", "ingress", ""),
+            ("hv2", "remote_output", "patch"),
             ("hv2", "egress", "web2"),
         )
     )
     found = text(DELIVERED, paths=(PathAnswer(packets=3, disposition="delivered", hops=hops, from_="web1", to="web2"),))
     lines = [line.strip() for line in found.splitlines()]
     start = lines.index("Path of 3 packets, web1 → web2 (forward):")
-    assert lines[start + 1 :][:6] == [
+    assert lines[start + 1 :][:8] == [
         "server hv1",
         "├─ vSwitch web: colored on its way in (web1), TTL 64",
         "├─ vSwitch web: sent by tunnel (web1 → web2), TTL 64",
         "server hv2",
+        "├─ vSwitch web: came in (web1), TTL 64",
+        "├─ vSwitch web: handed on (web1 → patch), TTL 64",
         "├─ vSwitch web: handed out (web1 → web2), TTL 64",
         "└─ delivered",
     ]

@@ -194,7 +194,7 @@ def inside_vpc() -> Page:
     page.heading("A fault of the SLB: no backend")
     page.command("lab traffic stop")
     page.command(
-        "lab exec central -- ovn-nbctl --wait=hv lb-add empty 10.1.9.9:53 '' udp -- ls-lb-add red-clients empty"
+        "lab exec central -- ovn-nbctl --wait=hv lb-add empty 10.1.9.9:53 '' udp -- ls-lb-add red-client empty"
     )
     page.command("lab traffic start --from red-client1 --to 10.1.9.9 --proto udp --dport 53 --no-server")
     page.diagnose("diagnose --from red-client1 --to 10.1.9.9 --proto udp", lost=True)
@@ -214,7 +214,7 @@ def internet() -> Page:
     page.command("lab traffic start --from red-web1 --to 198.51.100.10 --proto udp --dport 7000")
     page.diagnose("diagnose --from red-web1 --to 198.51.100.10 --direction both --packets 50", lost=False)
     page.heading("Inward: a distributed floating IP, by IPv6")
-    page.command("lab traffic start --from internet1:2001:db8:100::20 --to red-web2 --proto tcp")
+    page.command("lab traffic start --from internet1:2001:db8:100::20 --to red-web2 --proto tcp --ip 6")
     page.diagnose("diagnose --from 2001:db8:100::20 --to red-web2 --packets 50", lost=False)
     page.heading("A fault: a router policy on the way out")
     page.command(

@@ -211,8 +211,7 @@ class _Endings:
         if row["disposition"] == Disposition.UNPLANNED and is_stale(self._case, inspection, last):
             return "evidence_missing", where_of(self._inventory, last.chassis, place), None
         if cause is not None:
-            better = cause.place if cause.place.datapath else place
-            return "dropped", where_of(self._inventory, last.chassis, better), cause
+            return "dropped", where_of(self._inventory, last.chassis, _more_exact(cause.place, place)), cause
         here = where_of(self._inventory, last.chassis, place)
         passed_on = inspection is not None and inspection.outcome in ("output", "tunnel")
         if row["disposition"] == Disposition.UNPLANNED and passed_on and last.out_key < FIRST_MULTICAST_KEY:
@@ -247,6 +246,13 @@ class _Endings:
             return False
         self._unexplained[chassis] -= 1
         return True
+
+
+def _more_exact(found: Place, known: Place) -> Place:
+    """A place from an inspection, with what the record before it knows: a resumed trace may not say the in port."""
+    if found.datapath not in (0, known.datapath):
+        return found
+    return Place(datapath=known.datapath, in_key=found.in_key or known.in_key, out_key=found.out_key or known.out_key)
 
 
 def _stood_above(inspection: Inspection) -> bool:

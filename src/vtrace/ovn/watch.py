@@ -56,13 +56,17 @@ class TopologyWatch:
             CannotWorkError: a database is out of reach.
         """
         self.close()
-        self._names = frozenset(ends)
-        self._rows = frozenset(p.sb_uuid for p in inventory.ports)
+        self.expect(inventory, ends)
         wanted = ((self._remotes.nb, northbound(inventory, ends)), (self._remotes.sb, southbound(inventory)))
         for remote, tables in wanted:
             database = Database(remote.remote, remote.name)
             self._watched.append(database)
             await database.monitor(tables)
+
+    def expect(self, inventory: Inventory, ends: Sequence[str]) -> None:
+        """Takes these ports for the task's own, and all others for nobody's business."""
+        self._names = frozenset(ends)
+        self._rows = frozenset(p.sb_uuid for p in inventory.ports)
 
     async def changed(self) -> bool:
         """Waits until some of them changed; whether a port of the task is about to be on another chassis.
@@ -112,7 +116,7 @@ class TopologyWatch:
     def moves(self, updates: TableUpdates) -> bool:
         """Whether a port of the task changes its chassis."""
         return any(
-            uuid in self._rows and bool(set(row.get("modify", _PLACE_COLUMNS)) & set(_PLACE_COLUMNS))
+            uuid in self._rows and ("delete" in row or bool(set(row.get("modify", ())) & set(_PLACE_COLUMNS)))
             for uuid, row in updates.get("Port_Binding", {}).items()
         )
 

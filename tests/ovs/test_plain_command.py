@@ -36,7 +36,7 @@ def overlay() -> Iterator[Overlay]:
 
 @contextmanager
 def pinging() -> Iterator[None]:
-    argv = ["ip", "netns", "exec", "plain-vm1", "ping", "-i", "0.05", "-q", ADDRESSES["right"]]
+    argv = ["ip", "netns", "exec", "plain-vm1", "ping", "-i", "0.01", "-q", ADDRESSES["right"]]
     process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         yield

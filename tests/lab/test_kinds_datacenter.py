@@ -143,7 +143,6 @@ def test_an_entry_of_the_provider_networks_bridge(lab: Facts) -> None:
 
 
 @pytest.mark.skipif(not is_soak(), reason="takes 15 s: VTRACE_SOAK=1 runs it")
-@pytest.mark.xfail(strict=True, reason="a gateway whose switch does not answer ends the task instead of being named")
 def test_a_dead_gateway(lab: Facts) -> None:
     daemons = ("ovn-controller", "ovs-vswitchd")
     pids = " ".join(f"$(cat $OVS_RUNDIR/{name}.pid)" for name in daemons)

@@ -16,7 +16,7 @@ from vtrace.analyzer.planning import follow_entries, request_entries, watch_entr
 from vtrace.collect.link import AgentLink, Survey
 from vtrace.color.entries import coloring_entries, probe_entries, reply_count_entries
 from vtrace.color.registry import POOL_2, Role
-from vtrace.errors import CannotWorkError, RefusedError, VTraceError, first_leaf
+from vtrace.errors import BridgeNotUnderstoodError, CannotWorkError, RefusedError, VTraceError, first_leaf
 from vtrace.model.inventory import OUTWARD, Inventory
 from vtrace.model.plan import Claim, ColorUse, FirstHop, LocalVif, PlannedEntry, Scope, TimeLimits
 from vtrace.model.task import Direction, Endpoint, Pair
@@ -30,6 +30,8 @@ MAY_COLOR_S = 1.0
 # A server that has not done by then what takes milliseconds is given up: the others must not wait for it.
 GIVE_UP_S = 3.0
 STOP_S = 5.0
+# A server that has not answered the first question by then is taken for dead.
+ANSWER_S = 8.0
 
 
 class Arming:
@@ -94,7 +96,7 @@ class Arming:
             for name in sorted(self.live):
                 await self._agents[name].lock()
                 undo.push_async_callback(self._agents[name].abandon_claim)
-            await self._on_all(self._survey)
+            await self._survey_all()
             used = {color for colors in self._used.values() for color in colors} | self.withdrawn
             free = [color for color in POOL_2 if color not in used and color != original_dscp]
             if not free:
@@ -109,6 +111,43 @@ class Arming:
         use = ColorUse(color=free[0], epoch=self._epoch, original_dscp=original_dscp)
         self.uses[original_dscp] = use
         return use
+
+    async def _survey_all(self) -> None:
+        """Looks at all bridges; goes on without a server that does not answer, if packets can be colored elsewhere.
+
+        Raises:
+            VTraceError: a bridge is not understood, or where a pair's packets come in nobody answers.
+        """
+        needed = {name for pair in self._pairs for name in self._only_entrance(pair)}
+        try:
+            async with anyio.create_task_group() as group:
+                for name in self.live:
+                    if name in needed:
+                        group.start_soon(self._survey, name)
+                    else:
+                        group.start_soon(self._survey_if_alive, name)
+        except BaseExceptionGroup as errors:
+            raise first_leaf(errors) from errors
+
+    async def _survey_if_alive(self, name: str) -> None:
+        try:
+            with anyio.fail_after(ANSWER_S):
+                await self._survey(name)
+        except (BridgeNotUnderstoodError, RefusedError):
+            raise
+        except (VTraceError, TimeoutError) as error:
+            self.given_up.add(name)
+            reason = str(error) or f"no answer within {ANSWER_S:g} s"
+            self.notes.append(f"{self._inventory.server(name)} does not answer: {reason}")
+
+    def _only_entrance(self, pair: Pair) -> set[str]:
+        """The one server by which the pair's packets can come in; none where there are several."""
+        found: set[str] = set()
+        for port in self._inventory.ends(pair.source):
+            outward = port.type in OUTWARD
+            found |= self._inventory.entrances(port) if outward else {port.chassis, *port.standby}
+        found &= set(self._agents)
+        return found if len(found) == 1 else set()
 
     async def _survey(self, name: str) -> None:
         if name not in self.surveys:

@@ -133,6 +133,7 @@ def _question(record: LogRecord, entry: str, pair: Pair, hops: Sequence[LogRecor
         src=record.src,
         dst=record.dst,
         seen=tuple(dict.fromkeys((r.src, r.dst) for r in hops)),
+        ports=tuple(dict.fromkeys((r.sport, r.dport) for r in (record, *hops) if r.proto in (6, 17))),
         lost=True,
     )
 

@@ -57,6 +57,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
         records: the rows of its records table, as structs.
         inspections: every inspection made, oldest first.
         covered: chassis that had an agent.
+        silent_servers: chassis that should have had one, and whose Open vSwitch did not answer.
         copies_cut: for each chassis, copies that the meter or a full buffer took.
         entered: packets of each pair that our entries at the first hop counted, whether or not a copy came.
         disturbances: when (nanoseconds since the epoch) and on which chassis somebody took our entries off.
@@ -72,6 +73,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     records: tuple[LogRecord, ...]
     inspections: tuple[Inspection, ...]
     covered: tuple[str, ...]
+    silent_servers: tuple[str, ...] = ()
     copies_cut: Mapping[str, int] = {}
     neighbors: tuple[NeighborWatch, ...] = ()
     tunnels: tuple[TunnelCheck, ...] = ()

@@ -15,6 +15,7 @@ from vtrace.attribute.case import Case
 from vtrace.attribute.cause import CANDIDATE, CONCLUDED, Cause, Place, rfc3339, trace_command
 from vtrace.attribute.causes import find_cause
 from vtrace.attribute.causes_balancer import backend_down
+from vtrace.attribute.causes_gateway import silent_gateway
 from vtrace.attribute.causes_nat import untranslated
 from vtrace.attribute.moving import Moves, is_stale, shows_cause_soon
 from vtrace.attribute.rewriting import vip_of
@@ -184,6 +185,11 @@ class _Endings:
             beyond = next((d for d in inventory.datapaths if last.peer in d.chassis), None)
             where = msgspec.structs.replace(where, next_vfd=beyond.name if beyond else None)
         if last.peer not in case.covered:
+            port = inventory.port_by_key(last.datapath, last.out_key)
+            if last.peer in case.silent_servers and port is not None:
+                cause = silent_gateway(port, inventory)
+                if cause is not None:
+                    return "lost_between", where, cause
             return "evidence_missing", where, None
         first = self._first(row)
         at_sender = shows_cause_soon(case, first, last, nearest(case, first, last))

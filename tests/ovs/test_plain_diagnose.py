@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -12,10 +13,13 @@ import pytest
 from private_switch import Switch
 from wired_switches import VM1_IP, VM1_MAC, VM2_IP, VM2_MAC, Wired, frames, packet, tos_of
 
+from vtrace.agent.plain import PlainAgent
 from vtrace.embedded import Cloud, diagnose
 from vtrace.model.answer import Answer, Verdict
+from vtrace.model.plain import PlainServer
 from vtrace.model.task import TaskSpec, TrafficFilter
 from vtrace.plain.inventory_file import parse
+from vtrace.plain.topology import PlainBridge
 
 pytestmark = [pytest.mark.ovs, pytest.mark.anyio]
 
@@ -331,3 +335,20 @@ async def test_two_vms_of_one_bridge(wired: Wired) -> None:
     assert {tos_of(frame) for frame in wired.seen(left, "other")} == {0}
     (path,) = answer.paths
     assert [hop.point for hop in path.hops] == ["first_hop", "egress"]
+
+
+async def test_a_bridge_that_is_looked_at_is_left_in_peace(wired: Wired, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a word, whatever the look was doing."""
+    put(wired.left, *THROUGH)
+    monkeypatch.setattr("vtrace.agent.plain.LOOK_EVERY_S", 0)
+    said: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: said.append(context))
+    server = PlainServer(name="left", rundir=wired.left.rundir, bridges=("br0",))
+    place = PlainBridge(
+        server=server, bridge="br0", chassis="left/br0", key=1, links=(), names={}, tags={}, macs=frozenset()
+    )
+    for number in range(20):
+        async with PlainAgent.at(place, bytes(32), "0" * 16, 60) as agent:
+            await agent.survey()
+            await anyio.sleep(number / 1000)
+    assert not said

@@ -37,6 +37,7 @@ class PlainAgent(ChassisAgent):
         super().__init__(group, rundir, bridge, region, secret, task_id, hold_s)
         self._place: PlainBridge
         self._known: PlainLayout | None = None
+        self._looking = anyio.Lock()
 
     @classmethod
     @asynccontextmanager
@@ -53,6 +54,8 @@ class PlainAgent(ChassisAgent):
             finally:
                 with anyio.CancelScope(shield=True), anyio.move_on_after(CLOSE_TIMEOUT_S):
                     await agent.close()
+                    # A look that is under way ends by itself: what it started is not left to nobody.
+                    await agent._looking.acquire()
                 group.cancel_scope.cancel()
                 agent._send.close()
                 agent._receive.close()
@@ -139,7 +142,8 @@ class PlainAgent(ChassisAgent):
         while not self._closing:
             await anyio.sleep(LOOK_EVERY_S)
             try:
-                found = await self._discover()
+                async with self._looking:
+                    found = await self._discover()
             except VTraceError as error:
                 if not self._closing:
                     reason = f"its entries are no longer understood: {error}"

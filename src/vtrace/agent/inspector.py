@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import anyio
 
@@ -21,11 +21,14 @@ from vtrace.ovs import bridge as ovs_bridge
 from vtrace.ovs import datapath, unixctl
 from vtrace.ovs import trace as ovs_trace
 from vtrace.ovs.bridge import BridgeFacts
+from vtrace.ovs.flowtext import masked
 from vtrace.ovs.ofctl import OfCtl
 
 MIN_INTERVAL_S = 0.02
 READ_EVERY_S = 0.3
 _MAX_PASSES = 16
+# A load balancer's connections part in their later passes.
+_MAX_CHAINS = 256
 _TUNNEL_PORTS = {"geneve": "genev_sys_6081", "vxlan": "vxlan_sys_4789", "stt": "stt_sys_7471"}
 # The userspace datapath's name is always this (ovs-vswitchd(8)).
 DATAPATH = "netdev@ovs-netdev"
@@ -174,20 +177,25 @@ class Inspector:
         except VTraceError:
             return []
         tos = question.color << 2
-        passes: list[DatapathFlow] = []
-        wanted: set[int] = {0}
-        while len(passes) < _MAX_PASSES:
-            here = [f for f in flows if f.recirc_id in wanted]
-            if not passes:
-                here = [f for f in here if _is_entry(f, tos) and _covers(f, question.src, question.dst)]
-            here = [f for f in here if any(_covers(f, *ends) for ends in reversed(question.seen))] or here
-            if not here:
-                return passes
-            passes.append(max(here, key=lambda f: (question.lost and datapath.ends_in_drop(f), f.packets)))
-            wanted = set(datapath.recirculations(passes[-1]))
+        first = [f for f in flows if f.recirc_id == 0 and _covers(f, question.src, question.dst)]
+        first = [f for f in first if _covers_ports(f, question.ports[:1])]
+        # Once N are colored their flows go: the same connection goes on, uncolored, and meets the same.
+        chains = [[f] for f in first if _is_entry(f, tos)] or [[f] for f in first]
+        whole: list[list[DatapathFlow]] = []
+        while chains and len(whole) < _MAX_CHAINS:
+            passes = chains.pop()
+            wanted = set(datapath.recirculations(passes[-1])) if len(passes) < _MAX_PASSES else ()
+            here = [f for f in flows if f.recirc_id in wanted and f.recirc_id]
+            here = [f for f in here if any(_covers(f, *ends) for ends in question.seen)] or here
+            here = [f for f in here if _covers_ports(f, question.ports)] or here
+            chains += [[*passes, f] for f in here]
             if not wanted:
-                return passes
-        return passes
+                whole.append(passes)
+        return max(
+            whole,
+            key=lambda c: (question.lost and datapath.ends_in_drop(c[-1]), min(f.packets for f in c)),
+            default=[],
+        )
 
     def _outcome(self, found: Trace) -> tuple[str, tuple[str, ...]]:
         """How the trace ends, and the ports it would be output to.
@@ -292,6 +300,20 @@ def _covers(flow: DatapathFlow, src: str, dst: str) -> bool:
         if found:
             fields = dict(term.partition("=")[::2] for term in rest.partition(")")[0].split(","))
             return all(_within(address, fields.get(name, "")) for name, address in (("src", src), ("dst", dst)))
+    return True
+
+
+def _covers_ports(flow: DatapathFlow, ports: Sequence[tuple[int, int]]) -> bool:
+    """Whether the ports that a datapath flow matches, if any, take in one of these pairs of source and destination."""
+    for protocol in ("udp(", "tcp("):
+        _, found, rest = flow.key.partition(f",{protocol}")
+        if found and ports:
+            fields = dict(term.partition("=")[::2] for term in rest.partition(")")[0].split(","))
+            wanted = [masked(fields.get(name, "0/0"), 16) for name in ("src", "dst")]
+            return any(
+                all((port ^ value) & mask == 0 for port, (value, mask) in zip(pair, wanted, strict=True))
+                for pair in ports
+            )
     return True
 
 

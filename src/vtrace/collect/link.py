@@ -99,6 +99,7 @@ class SiteQuestion(msgspec.Struct, frozen=True, kw_only=True):
         flow_id: name of the flow (`model.record.flow_id`), handed back with the report.
         src, dst: addresses that cached flows have to cover; empty for any.
         seen: all (source, destination) addresses that the packet had here, in their order: NAT changes them.
+        ports: likewise all (source, destination) ports, of protocols that have some.
         lost: whether the packet did not come out.
     """
 
@@ -112,6 +113,7 @@ class SiteQuestion(msgspec.Struct, frozen=True, kw_only=True):
     src: str = ""
     dst: str = ""
     seen: tuple[tuple[str, str], ...] = ()
+    ports: tuple[tuple[int, int], ...] = ()
     lost: bool = False
 
 

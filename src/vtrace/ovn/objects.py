@@ -65,7 +65,8 @@ class ObjectResolver:
         for step in report.trace.steps:
             if step.table < 0 or is_ours(step.cookie):
                 continue
-            if step.bridge == bridge:
+            # What resumes after conntrack bears the name of the bridge that it once came in by.
+            if step.bridge == bridge or step.metadata:
                 steps.append(await self._resolved(step, layout))
             else:
                 elsewhere.append(_as_it_is(step))

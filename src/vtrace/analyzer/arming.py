@@ -63,6 +63,7 @@ class Arming:
         self._turn = anyio.Lock()
         self._ended = False
         self._paused = False
+        self._stands = False
         # Set once it is known that the topology is still what it was when it was read.
         self.may_color = anyio.Event()
 
@@ -186,6 +187,7 @@ class Arming:
             if self._ended:
                 return
             added = [name for name in self._agents if name not in self.claims]
+            self._stands = False
             await self._stop_coloring()
             await anyio.sleep(IN_FLIGHT_S)
             await self._on_each(self._remove, Role.COUNT, Role.MATCH, Role.RESTORE, Role.DOUBT)
@@ -220,9 +222,11 @@ class Arming:
         async with self._turn:
             if self._paused and not self._ended:
                 self._paused = False
-                for use in self.uses.values():
+                # Before everything else stands nothing may be colored: that is for `start` to do then.
+                for use in tuple(self.uses.values()) if self._stands else ():
                     await self._color(use)
-                await self._probe()
+                if self._stands:
+                    await self._probe()
 
     async def _claim_on(self, names: Sequence[str], use: ColorUse) -> bool:
         """Claims a color in use on more chassis; whether it was free on all of them."""
@@ -284,8 +288,10 @@ class Arming:
                 await self._color(self.uses[dscp])
         # Last, since what it copies goes uncolored: as few packets as can be.
         await self._probe()
+        self._stands = True
 
     async def _start_over(self) -> None:
+        self._stands = False
         await self._stop_coloring()
         for agent in self.live.values():
             for role in (Role.COUNT, Role.MATCH, Role.RESTORE, Role.DOUBT):

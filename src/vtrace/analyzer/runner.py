@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import importlib
 import time
 from collections import defaultdict
@@ -109,10 +108,23 @@ class TaskRunner:
         self._counts: dict[int, int] = defaultdict(int)
         self._entered_packets: dict[int, int] = defaultdict(int)
         self._started_s = 0.0
+        self._is_coloring = anyio.Event()
+        self._collecting: anyio.abc.TaskGroup | None = None
         self.outcome = Outcome()
 
     async def run(self) -> Case:
         """Runs the task to its end and gives the evidence. What is on the bridges is removed by the agents."""
+        async with anyio.create_task_group() as watching:
+            if self._topology is not None:
+                # Its second look is over before the entries stand, so that nothing waits for it.
+                watching.start_soon(self._keeper(self._topology).follow, self._is_coloring)
+            else:
+                self._arming.may_color.set()
+            await self._run()
+            watching.cancel_scope.cancel()
+        return await self._case()
+
+    async def _run(self) -> None:
         use = await self._arming.claim_color(0)
         self._progress(f"task ready: color {use.color:#04x} on {', '.join(sorted(self._agents))}")
         self.outcome.state = TaskState.READY
@@ -124,39 +136,33 @@ class TaskRunner:
                 with anyio.CancelScope(shield=True), anyio.move_on_after(STOP_TIMEOUT_S):
                     await self._arming.finish()
                     await anyio.sleep(IN_FLIGHT_S)
-        return await self._case()
 
     async def _color_and_collect(self) -> None:
         async with anyio.create_task_group() as group:
             group.start_soon(_import_meanwhile)
             for agent in self._agents.values():
                 group.start_soon(self._collect, agent, group)
-            coloring = anyio.Event()
-            if self._topology is not None:
-                keeper = self._keeper(self._topology, group)
-                group.start_soon(keeper.follow, coloring)
-            else:
-                self._arming.may_color.set()
+            self._collecting = group
             await self._arm()
             self.outcome.state = TaskState.COLORING
             self._started_s = time.monotonic()
             for dscp in sorted(self._early_dscps - set(self._arming.uses)):
                 self._missing_color.add(dscp)
                 group.start_soon(self._add_color, dscp)
-            coloring.set()
+            self._is_coloring.set()
             with anyio.move_on_after(self._spec.timeout_s) as limit:
                 await self._until_enough(group)
             await self._finish(expired=limit.cancelled_caught)
             group.cancel_scope.cancel()
 
-    def _keeper(self, topology: Topology, group: anyio.abc.TaskGroup) -> TopologyFollower:
+    def _keeper(self, topology: Topology) -> TopologyFollower:
         """What follows the topology for this task."""
         return TopologyFollower(
             topology,
             self._inventory,
             tuple(self._pairs.values()),
             self._arming,
-            adopt=functools.partial(self._adopt, group=group),
+            adopt=self._adopt,
             outcome=self.outcome,
             tell=self._progress,
         )
@@ -276,11 +282,12 @@ class TaskRunner:
             self._asking.lost_agents.add(chassis)
             self.outcome.notes.append(f"{self._inventory.server(chassis)} could not be armed again: {error}")
 
-    async def _adopt(self, moved: Moved, group: anyio.abc.TaskGroup) -> None:
+    async def _adopt(self, moved: Moved) -> None:
         """Takes note of a changed topology; what counts by entries that are about to go is counted."""
         self._agents.update(moved.added)
-        for agent in moved.added.values():
-            group.start_soon(self._collect, agent, group)
+        if (group := self._collecting) is not None:
+            for agent in moved.added.values():
+                group.start_soon(self._collect, agent, group)
         self._inventory = moved.inventory
         self._pairs = {p.index: p for p in moved.pairs}
         self._follow.change(moved.pairs, moved.inventory)

@@ -53,6 +53,8 @@ MIGRATIONS = [
     Change(
         name="source-to-unarmed",
         bursts=True,
+        packets=400,
+        loss=("no", "unknown"),
         traffic=DB1,
         task=DB1,
         do=(move("red-web1", "hv1", "hv2"),),
@@ -63,6 +65,8 @@ MIGRATIONS = [
     Change(
         name="source-to-armed",
         bursts=True,
+        packets=400,
+        loss=("no", "unknown"),
         traffic=DB1,
         task=DB1,
         do=(move("red-web1", "hv1", "hv3"),),
@@ -484,6 +488,8 @@ GATEWAYS = [
     Change(
         name="source-moves-out",
         bursts=True,
+        packets=400,
+        loss=("no", "unknown"),
         topology="internet",
         traffic=SHARED,
         task=SHARED_TASK,

@@ -387,13 +387,15 @@ class TaskRunner:
 
     async def _count_cached(self, pair: Pair) -> None:
         """Looks for a pair's replies in the datapaths' caches, where no entry of ours counted any."""
+        # Behind a VIP answers have another source.
+        source = pair.destination.address if pair.destination.outside else ""
         addresses = [*pair.source.addresses, *(a.address for a in pair.source.aliases if a.kind != "vip")]
         for name, agent in self._arming.live.items():
             for vif in self._arming.answers_of(pair, name):
                 for address in addresses:
                     if any(self._counts[pair.index << 2 | number] for number in range(3)):
                         return
-                    self._counts[pair.index << 2] = await agent.cached_packets(vif.ofport, "", address)
+                    self._counts[pair.index << 2] = await agent.cached_packets(vif.ofport, source, address)
 
     async def _entered(self) -> dict[int, int]:
         """Packets that our entries at the first hop counted, of pairs without any record, where copies were cut.

@@ -144,7 +144,7 @@ class Inspector:
         async with self._turn:
             path = unixctl.ctl_path(self._rundir, "ovs-vswitchd")
             cached = await self._cached(path, ofport, src, dst)
-            return sum(flow.packets for flow in cached if not _is_neighbor_discovery(flow))
+            return sum(flow.packets for flow in cached if _is_ip(flow) and not _is_neighbor_discovery(flow))
 
     async def _cached(self, path: str, ofport: int, src: str, dst: str) -> list[DatapathFlow]:
         """The cached flows of what comes in by a port for these addresses."""
@@ -267,6 +267,11 @@ def _is_entry(flow: DatapathFlow, tos: int) -> bool:
     """Whether a datapath flow is the first pass of colored packets: it colors them, or matches the color."""
     matches = bool(flow.tos_mask) and flow.tos & 0xFC == tos
     return matches or _colors(flow, tos)
+
+
+def _is_ip(flow: DatapathFlow) -> bool:
+    """Whether it is for IP: whoever answers ARP need not answer more."""
+    return "ipv4(" in flow.key or "ipv6(" in flow.key
 
 
 def _is_neighbor_discovery(flow: DatapathFlow) -> bool:

@@ -13,7 +13,7 @@ import anyio.abc
 import msgspec
 import msgspec.structs
 
-from vtrace.agent.chassis import ChassisAgent, rundir_or_fail
+from vtrace.agent.chassis import CLOSE_TIMEOUT_S, HANGING_TIMEOUT_S, ChassisAgent, rundir_or_fail
 from vtrace.agent.plain import PlainAgent
 from vtrace.analyzer.arming import TIME_STEP_S
 from vtrace.analyzer.runner import Outcome, Progress, TaskRunner
@@ -153,6 +153,8 @@ async def diagnose(spec: TaskSpec, cloud: Cloud, progress: Progress) -> Answer:
         runner = TaskRunner(spec, pairs, agents, inventory, ObjectResolver(databases, inventory), progress, crew)
         case = await runner.run()
         found = attribute(case)
+        for name in runner.silent_servers:
+            agents[name].hangs = True
         left = await _close(agents, runner.outcome.notes)
     outcome = runner.outcome
     for server_name in missing:
@@ -183,6 +185,8 @@ async def _diagnose_plain(spec: TaskSpec, cloud: PlainCloud, progress: Progress,
         runner = TaskRunner(spec, pairs, agents, inventory, PlainObjects(inventory), progress)
         case = await runner.run()
         found = attribute(case)
+        for name in runner.silent_servers:
+            agents[name].hangs = True
         left = await _close(agents, runner.outcome.notes)
     runner.outcome.notes += runner.bridge_notes()
     return _answer(spec, pairs, found, runner.outcome, started_ns, left)
@@ -194,9 +198,12 @@ async def _close(agents: Mapping[str, ChassisAgent], notes: list[str]) -> int:
 
     async def end(agent: ChassisAgent) -> None:
         try:
-            left.append((await agent.close()).entries_left)
-        except VTraceError as error:
-            notes.append(f"{agent.chassis}: not everything could be removed, it times out: {error}")
+            with anyio.fail_after(HANGING_TIMEOUT_S if agent.hangs else CLOSE_TIMEOUT_S):
+                left.append((await agent.close()).entries_left)
+        except (VTraceError, TimeoutError) as error:
+            agent.hangs = True
+            why = str(error) or "its Open vSwitch does not answer"
+            notes.append(f"{agent.chassis}: not everything could be removed, it times out: {why}")
 
     async with anyio.create_task_group() as group:
         for agent in agents.values():

@@ -33,6 +33,8 @@ from vtrace.ovs.ofctl import OfCtl
 # Events that wait for the analyzer; what comes on top is dropped and counted.
 EVENT_BUFFER = 50_000
 CLOSE_TIMEOUT_S = 15
+# For one more try at a server that has not answered for long: the task must not wait for it.
+HANGING_TIMEOUT_S = 1
 RENEW_TIMEOUT_S = 8
 # A cached flow that stays longer than this belongs to traffic that has ended.
 DRAIN_TIMEOUT_S = 3
@@ -50,6 +52,9 @@ class ChassisAgent:
         secret: the key of the task's packet keys, the same on all its agents.
         task_id: what first-hop records name.
         hold_s: for how long the claim stands at most.
+
+    Attributes:
+        hangs: set by whoever found that the server does not answer: closing then does not wait for it.
     """
 
     def __init__(
@@ -71,6 +76,7 @@ class ChassisAgent:
         self._colors: set[int] = set()
         self._colored: set[tuple[int, int]] = set()
         self._closing = False
+        self.hangs = False
         self.chassis = ""
 
     @classmethod
@@ -89,7 +95,7 @@ class ChassisAgent:
             finally:
                 with (
                     anyio.CancelScope(shield=True),
-                    anyio.move_on_after(CLOSE_TIMEOUT_S),
+                    anyio.move_on_after(HANGING_TIMEOUT_S if agent.hangs else CLOSE_TIMEOUT_S),
                     # What can't be removed was told by whoever closed it first, and times out.
                     contextlib.suppress(VTraceError),
                 ):

@@ -448,7 +448,7 @@ class TaskRunner:
             records=tuple(from_table(found.records)),
             inspections=tuple(sorted(self._asking.inspections, key=lambda i: i.wall_ns)),
             covered=tuple(sorted(set(self._agents) - self._asking.lost_agents - self._arming.given_up)),
-            silent_servers=tuple(sorted(self._arming.given_up)),
+            silent_servers=self.silent_servers,
             copies_cut={n: c.copies_cut + c.records_lost for n, c in self.outcome.costs.items()},
             neighbors=tuple(self._neighbors()),
             tunnels=check_tunnels(self._inventory, self._arming.surveys),
@@ -460,6 +460,11 @@ class TaskRunner:
             for_others=dict(self._follow.for_others),
             reply_asked=Direction.REPLY in self._spec.directions,
         )
+
+    @property
+    def silent_servers(self) -> tuple[str, ...]:
+        """The chassis whose Open vSwitch stopped to answer, or never did."""
+        return tuple(sorted(self._arming.given_up))
 
     def _goals(self) -> dict[int, Goal]:
         """Where each pair's packets should arrive, if that is one place: it tells their copy in a flood."""

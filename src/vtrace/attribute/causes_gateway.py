@@ -76,12 +76,13 @@ def no_gateway(ports: Sequence[LogicalPort], inventory: Inventory) -> Cause | No
     return _unavailable(dead, None, inventory, why)
 
 
-def silent_gateway(port: LogicalPort, inventory: Inventory) -> Cause | None:
-    """A gateway port whose server's Open vSwitch answers nothing: what is sent to it goes no further."""
+def silent_gateway(port: LogicalPort, chassis: str, inventory: Inventory) -> Cause | None:
+    """A gateway port on a chassis whose Open vSwitch answers nothing: what is sent there goes no further."""
     if port.type not in ("chassisredirect", "l3gateway"):
         return None
-    server = inventory.server(port.chassis)
-    why = f"{server} has {_named(port)}, and its Open vSwitch does not answer"
+    server = inventory.server(chassis)
+    has = "has" if port.chassis == chassis else "had"
+    why = f"{server} {has} {_named(port)}, and its Open vSwitch does not answer"
     return _unavailable(port, None, inventory, why, f"on {server}: is ovs-vswitchd alive? ovs-appctl version")
 
 

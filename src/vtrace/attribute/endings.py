@@ -187,7 +187,7 @@ class _Endings:
         if last.peer not in case.covered:
             port = inventory.port_by_key(last.datapath, last.out_key)
             if last.peer in case.silent_servers and port is not None:
-                cause = silent_gateway(port, inventory)
+                cause = silent_gateway(port, last.peer, inventory)
                 if cause is not None:
                     return "lost_between", where, cause
             return "evidence_missing", where, None

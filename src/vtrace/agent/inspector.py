@@ -202,7 +202,7 @@ class Inspector:
 
         Ports and their kinds are read from the steps, since datapath port numbers are others.
         """
-        outputs = tuple(dict.fromkeys(_outputs(found)))
+        outputs = tuple(dict.fromkeys(_outputs(found, self._bridge)))
         final = found.datapath_actions[-1] if found.datapath_actions else ""
         final = datapath.without_copies(final, f"0x{registry.COOKIE_MAGIC:x}")
         tunnels = {str(t.ofport) for t in self._facts.tunnels} if self._facts else set()
@@ -233,7 +233,8 @@ class Inspector:
 
     async def _port_readings(self) -> tuple[PortReading, ...]:
         facts = await ovs_bridge.read_bridge(self._rundir, self._bridge)
-        return tuple(self._reading(port) for port in facts.ports if port.iface_id or port.name in self.named)
+        known = [p for p in facts.ports if p.iface_id or p.name in self.named or p.kind == "patch"]
+        return tuple(self._reading(port) for port in known)
 
     def _reading(self, port: BridgePort) -> PortReading:
         before = self._ports_before.get(port.name)
@@ -244,6 +245,8 @@ class Inspector:
         return PortReading(
             name=port.name,
             iface_id=port.iface_id or self.named.get(port.name, ""),
+            behind=port.behind,
+            cut_off=port.cut_off,
             ofport=port.ofport,
             kind=port.kind,
             admin_up=port.admin_up,
@@ -255,9 +258,10 @@ class Inspector:
         )
 
 
-def _outputs(found: Trace) -> Iterable[str]:
+def _outputs(found: Trace, bridge: str) -> Iterable[str]:
+    """The bridge's own ports; numbers of another bridge's mean other ports."""
     for step in found.steps:
-        for action in step.actions:
+        for action in step.actions if step.bridge in ("", bridge) else ():
             word, _, port = action.partition(":")
             if word == "output" and port.isdecimal():
                 yield port

@@ -424,6 +424,16 @@ def _vif_queue(inspection: Inspection, inventory: Inventory) -> Cause | None:
             continue
         step = last_step(inspection)
         place = here(step)
+        if reading.cut_off:
+            cards = ", ".join(reading.behind)
+            return Cause(
+                code="vif_down",
+                actor="provider",
+                summary=f"no port of the bridge behind {reading.name} is up: {cards}",
+                object=ObjectRef(type="Interface", name=reading.behind[0] if reading.behind else reading.name),
+                fix=f"on {inventory.server(inspection.chassis)}: ovs-vsctl --columns=name,link_state list Interface",
+                place=place,
+            )
         if reading.error or not reading.admin_up or not reading.link_up:
             state = reading.error or ("administratively down" if not reading.admin_up else "link down")
             return Cause(

@@ -36,10 +36,15 @@ class MeterReading(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PortReading(msgspec.Struct, frozen=True, kw_only=True):
-    """An interface the flow uses: what it dropped since the task began, and whether it is up."""
+    """An interface the flow uses: what it dropped since the task began, and whether it is up.
+
+    `behind` and `cut_off` are a patch's: the ports of the bridge at its other side, and whether none of them is up.
+    """
 
     name: str
     iface_id: str = ""
+    behind: tuple[str, ...] = ()
+    cut_off: bool = False
     ofport: int
     kind: str
     admin_up: bool

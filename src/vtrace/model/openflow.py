@@ -93,12 +93,14 @@ class BridgePort(msgspec.Struct, frozen=True, kw_only=True):
     """An interface of the bridge. `iface_id` is `external_ids:iface-id`, empty if it has none.
 
     `behind` names the ports of the bridge at the other side of a patch: the datapath knows those, not the patch.
+    `cut_off` says that all network cards there are down.
     """
 
     name: str
     ofport: OfPort
     kind: str = ""
     behind: tuple[str, ...] = ()
+    cut_off: bool = False
     iface_id: str = ""
     admin_up: bool = True
     link_up: bool = True

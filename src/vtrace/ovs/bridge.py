@@ -81,7 +81,7 @@ def _facts(
     bridge: dict[str, Any],
     ports: list[dict[str, Any]],
     interfaces: list[dict[str, Any]],
-    behind: dict[str, tuple[str, ...]],
+    behind: dict[str, tuple[dict[str, Any], ...]],
 ) -> BridgeFacts:
     ids = root["external_ids"]
     system_id = ids.get("system-id", "")
@@ -111,25 +111,29 @@ def _listed(ids: dict[str, str], key: str, system_id: str) -> tuple[str, ...]:
 
 def _behind_patches(
     bridges: list[dict[str, Any]], ports: list[dict[str, Any]], interfaces: list[dict[str, Any]]
-) -> dict[str, tuple[str, ...]]:
-    """For each patch interface the names of the other interfaces of the bridge it leads to."""
+) -> dict[str, tuple[dict[str, Any], ...]]:
+    """For each patch interface the other interfaces of the bridge it leads to."""
     by_uuid = {row["_uuid"]: row for row in interfaces}
     of_port = {port["_uuid"]: [by_uuid[one] for one in port["interfaces"]] for port in ports}
     members = [[row for port in bridge["ports"] for row in of_port[port]] for bridge in bridges]
     home = {row["name"]: rows for rows in members for row in rows}
     return {
-        row["name"]: tuple(r["name"] for r in home.get(row["options"].get("peer", ""), ()) if r["type"] != "patch")
+        row["name"]: tuple(r for r in home.get(row["options"].get("peer", ""), ()) if r["type"] != "patch")
         for row in interfaces
         if row["type"] == "patch"
     }
 
 
-def _port(row: dict[str, Any], behind: dict[str, tuple[str, ...]]) -> BridgePort:
+def _port(row: dict[str, Any], behind: dict[str, tuple[dict[str, Any], ...]]) -> BridgePort:
+    beyond = behind.get(row["name"], ())
+    # A provider's bridge leads out by its network cards; its own internal port leads nowhere.
+    cards = [r for r in beyond if r["type"] != "internal"]
     return BridgePort(
         name=row["name"],
         ofport=_ofport(row),
         kind=row["type"],
-        behind=behind.get(row["name"], ()),
+        behind=tuple(r["name"] for r in beyond),
+        cut_off=bool(cards) and not any(_one(r["link_state"]) == "up" for r in cards),
         iface_id=row["external_ids"].get("iface-id", ""),
         admin_up=_one(row["admin_state"]) == "up",
         link_up=_one(row["link_state"]) == "up",

@@ -411,3 +411,12 @@ def test_evidence_names_command_entry_server_and_time() -> None:
     assert found.source == "ovs-appctl ofproto/trace br-int 'in_port=5,udp'"
     assert "table=20,priority=100,cookie=0xc0ffee actions=drop" in found.text
     assert (found.chassis, found.at) == ("hv1", "2023-11-14T22:13:25.000Z")
+
+
+def test_a_provider_bridge_without_a_way_out() -> None:
+    found = find_cause(handed_out(kind="patch", cut_off=True, behind=("eth1", "br-ex")), INVENTORY)
+    assert found is not None
+    assert (found.code, found.actor) == ("vif_down", "provider")
+    assert found.object is not None
+    assert found.object.name == "eth1"
+    assert find_cause(handed_out(kind="patch", behind=("eth1", "br-ex")), INVENTORY) is None

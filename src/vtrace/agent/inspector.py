@@ -176,26 +176,7 @@ class Inspector:
             flows = await self._dump(path, question.in_ofport)
         except VTraceError:
             return []
-        tos = question.color << 2
-        first = [f for f in flows if f.recirc_id == 0 and _covers(f, question.src, question.dst)]
-        first = [f for f in first if _covers_ports(f, question.ports[:1])]
-        # Once N are colored their flows go: the same connection goes on, uncolored, and meets the same.
-        chains = [[f] for f in first if _is_entry(f, tos)] or [[f] for f in first]
-        whole: list[list[DatapathFlow]] = []
-        while chains and len(whole) < _MAX_CHAINS:
-            passes = chains.pop()
-            wanted = set(datapath.recirculations(passes[-1])) if len(passes) < _MAX_PASSES else ()
-            here = [f for f in flows if f.recirc_id in wanted and f.recirc_id]
-            here = [f for f in here if any(_covers(f, *ends) for ends in question.seen)] or here
-            here = [f for f in here if _covers_ports(f, question.ports)] or here
-            chains += [[*passes, f] for f in here]
-            if not wanted:
-                whole.append(passes)
-        return max(
-            whole,
-            key=lambda c: (question.lost and datapath.ends_in_drop(c[-1]), min(f.packets for f in c)),
-            default=[],
-        )
+        return likely_passes(flows, question, question.color)
 
     def _outcome(self, found: Trace) -> tuple[str, tuple[str, ...]]:
         """How the trace ends, and the ports it would be output to.
@@ -256,6 +237,34 @@ class Inspector:
             rx_dropped=grown("rx_dropped"),
             tx_errors=grown("tx_errors"),
         )
+
+
+def likely_passes(flows: Sequence[DatapathFlow], question: SiteQuestion, color: int) -> list[DatapathFlow]:
+    """The passes that a question's packet most likely took, of an in-port's cached flows; none where one is missing.
+
+    Connections share their first pass and part in later ones: addresses and ports tell them apart, and that one was
+    lost.
+    """
+    tos = color << 2
+    first = [f for f in flows if f.recirc_id == 0 and _covers(f, question.src, question.dst)]
+    first = [f for f in first if _covers_ports(f, question.ports[:1])]
+    # Once N are colored their flows go: the same connection goes on, uncolored, and meets the same.
+    chains = [[f] for f in first if _is_entry(f, tos)] or [[f] for f in first]
+    whole: list[list[DatapathFlow]] = []
+    while chains and len(whole) < _MAX_CHAINS:
+        passes = chains.pop()
+        wanted = set(datapath.recirculations(passes[-1])) if len(passes) < _MAX_PASSES else ()
+        here = [f for f in flows if f.recirc_id in wanted and f.recirc_id]
+        here = [f for f in here if any(_covers(f, *ends) for ends in question.seen)] or here
+        here = [f for f in here if _covers_ports(f, question.ports)] or here
+        chains += [[*passes, f] for f in here]
+        if not wanted:
+            whole.append(passes)
+    return max(
+        whole,
+        key=lambda c: (question.lost and datapath.ends_in_drop(c[-1]), min(f.packets for f in c)),
+        default=[],
+    )
 
 
 def _outputs(found: Trace, bridge: str) -> Iterable[str]:

@@ -1,0 +1,63 @@
+# ruff: noqa: E501
+"""Which cached flows a packet took: connections behind a load balancer share their first pass and part later."""
+
+from __future__ import annotations
+
+import pytest
+
+from vtrace.agent.inspector import likely_passes
+from vtrace.collect.link import SiteQuestion
+from vtrace.ovs.datapath import parse_dump
+
+COLOR = 3
+# Two colored connections to a VIP, by their source ports; the second one's last pass drops. And one uncolored.
+COLORED = """
+ufid:1, recirc_id(0),in_port(vm),eth_type(0x0800),ipv4(src=10.0.0.1,dst=10.9.9.9,proto=17,tos=0/0xfc),udp(src=5/0,dst=53), packets:90, actions:set(ipv4(tos=0xc/0xfc)),ct(zone=1,nat),recirc(0x1)
+ufid:2, recirc_id(0x1),in_port(vm),eth_type(0x0800),ipv4(src=10.0.0.1,dst=10.0.0.2,proto=17),udp(src=1001,dst=53), packets:80, actions:web2
+ufid:3, recirc_id(0x1),in_port(vm),eth_type(0x0800),ipv4(src=10.0.0.1,dst=10.0.0.3,proto=17),udp(src=1002,dst=53), packets:9, actions:drop
+"""
+PLAIN = """
+ufid:4, recirc_id(0),in_port(vm),eth_type(0x0800),ipv4(src=10.0.0.1,dst=10.9.9.9,proto=17),udp(src=5/0,dst=53), packets:900, actions:ct(zone=1,nat),recirc(0x2)
+ufid:5, recirc_id(0x2),in_port(vm),eth_type(0x0800),ipv4(src=10.0.0.1,dst=10.0.0.3,proto=17), packets:900, actions:drop
+"""
+
+
+def passes(dump: str, *ports: tuple[int, int], lost: bool = True, dst: str = "10.9.9.9") -> list[str]:
+    question = SiteQuestion(
+        pair=0,
+        entry="in_port=1",
+        headers="udp",
+        src="10.0.0.1",
+        dst=dst,
+        seen=(("10.0.0.1", dst),),
+        ports=ports,
+        lost=lost,
+    )
+    return [flow.ufid for flow in likely_passes(parse_dump(dump), question, COLOR)]
+
+
+@pytest.mark.parametrize(("port", "last"), [(1001, "2"), (1002, "3")])
+def test_the_packets_own_connection(port: int, last: str) -> None:
+    assert passes(COLORED, (port, 53)) == ["1", last]
+
+
+@pytest.mark.parametrize(("lost", "last"), [(True, "3"), (False, "2")])
+def test_of_several_the_one_that_fits_what_became_of_it(lost: bool, last: str) -> None:
+    assert passes(COLORED, lost=lost) == ["1", last]
+
+
+def test_colored_flows_come_first() -> None:
+    assert passes(COLORED + PLAIN, (1001, 53)) == ["1", "2"]
+
+
+def test_once_the_colored_ones_are_gone_the_connection_goes_on_uncolored() -> None:
+    assert passes(PLAIN, (1002, 53)) == ["4", "5"]
+
+
+@pytest.mark.parametrize(
+    ("dump", "port", "dst"),
+    [(COLORED, 54, "10.9.9.9"), (COLORED, 53, "10.9.9.8"), (COLORED.splitlines()[1], 53, "10.9.9.9"), ("", 53, "")],
+    ids=["another port", "another address", "the last pass is gone", "nothing"],
+)
+def test_none_where_there_is_no_whole_chain(dump: str, port: int, dst: str) -> None:
+    assert passes(dump, (1001, port), dst=dst) == []

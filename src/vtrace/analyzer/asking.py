@@ -15,6 +15,7 @@ from vtrace.analyzer.outdated import outdated, without_row
 from vtrace.analyzer.questions import about_arrival, about_packet, about_request, about_unseen
 from vtrace.attribute.causes import find_cause
 from vtrace.attribute.endings import after_egress
+from vtrace.attribute.silence import keeps_from_color
 from vtrace.collect.link import AgentLink, NeighborSeen, NothingCachedError, SiteQuestion
 from vtrace.errors import VTraceError
 from vtrace.model.inspection import Inspection
@@ -34,8 +35,6 @@ WAIT_S = 0.01
 GONE_S = 0.1
 # About how many flows of one pair one chassis is asked at most; each takes its vswitchd some 10 ms.
 MAX_FLOWS = 16
-# What ends packets before an entry of ours can color them.
-KEEPS_FROM_COLOR = ("foreign_flow_entry", "vswitch_pipeline_error")
 
 # Pair, chassis and flow that a question is about.
 _Key: TypeAlias = tuple[int, str, str]
@@ -178,8 +177,9 @@ class Asking:
 
     def kept_from_color(self, pair: int) -> bool:
         """Whether the datapath's cache shows what keeps the pair's packets from being colored."""
-        causes = [find_cause(i, self._inventory) for i in self.inspections if i.pair == pair and i.uncolored]
-        return any(cause is not None and cause.code in KEEPS_FROM_COLOR for cause in causes)
+        wanted, seen = self._pairs[pair], bool(self._follow.of_pair(pair))
+        found = (keeps_from_color(i, wanted, self._inventory, seen=seen) for i in self.inspections if i.pair == pair)
+        return any(cause is not None for cause in found)
 
     def cause_shown(self, pair: int, packet: Followed) -> bool:
         """Whether the last inspection of the packet's flow where it ended shows why it ended there."""

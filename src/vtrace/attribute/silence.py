@@ -5,14 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from msgspec.structs import replace
+
 from vtrace.attribute.case import Case, NeighborWatch
-from vtrace.attribute.cause import CONCLUDED, SEEN_ACTING, Place, rfc3339, trace_command
+from vtrace.attribute.cause import CONCLUDED, SEEN_ACTING, Cause, Place, rfc3339, trace_command
 from vtrace.attribute.causes import find_cause
 from vtrace.attribute.causes_gateway import no_gateway
 from vtrace.attribute.causes_nat import unaddressable
 from vtrace.attribute.endings import Ending, where_of
 from vtrace.attribute.operator import port_type
 from vtrace.model.answer import Evidence, ObjectRef, Verdict, Where, Why
+from vtrace.model.inspection import Inspection
 from vtrace.model.inventory import Inventory
 from vtrace.model.task import Direction, Endpoint, Pair
 
@@ -90,54 +93,51 @@ def _unheard(case: Case, pair: Pair) -> Verdict:
     )
 
 
+def keeps_from_color(inspection: Inspection, pair: Pair, inventory: Inventory, *, seen: bool) -> Cause | None:
+    """What ends a pair's packets before they can be colored, as the datapath's cache shows.
+
+    An entry before ours, or that the switch can't translate them. `seen` says whether any of them was colored.
+    """
+    cause = find_cause(inspection, inventory) if inspection.uncolored and inspection.pair == pair.index else None
+    if cause is None or not _is_of(pair, inspection.flow):
+        return None
+    if cause.code == "vswitch_pipeline_error" and not seen:
+        summary = f"{cause.summary}; so it does nothing at all with them, and they could not be colored"
+        return replace(cause, summary=summary)
+    # In table 0, or on a bridge that packets come through first, an entry comes before ours.
+    foreign = [step for step in inspection.steps if step.object.kind == "foreign"]
+    if cause.code == "foreign_flow_entry" and (not foreign or foreign[-1].table == 0):
+        return replace(cause, summary=f"{cause.summary}; it comes before ours, so what it takes could not be colored")
+    return None
+
+
 def _kept_from_color(case: Case, pair: Pair, *, seen: bool) -> Verdict | None:
-    """What ended the packets before they could be colored, as the datapath's cache shows: an entry before ours, or
-    that the switch can't translate them. `seen` says whether any packet of the pair was colored."""
+    """That packets were ended before they could be colored, if the datapath's cache shows it."""
     start, end = pair.task_ends
-    for inspection in reversed([i for i in case.inspections if i.pair == pair.index and i.uncolored]):
-        cause = find_cause(inspection, case.inventory)
-        if cause is not None and cause.code == "vswitch_pipeline_error" and not seen and _is_of(pair, inspection.flow):
-            return Verdict(
-                kind="dropped",
-                pattern="persistent",
-                direction=pair.direction.word,
-                from_=start,
-                to=end,
-                packets=0,
-                confidence=CONCLUDED,
-                where=where_of(case.inventory, inspection.chassis, cause.place),
-                why=Why(
-                    code=cause.code,
-                    actor=cause.actor,
-                    summary=f"{cause.summary}; so it does nothing at all with them, and they could not be colored",
-                    object=cause.object,
-                    evidence=cause.evidence,
-                    fix=cause.fix,
-                ),
-            )
-        # In table 0, or on a bridge that packets come through first, an entry comes before ours.
-        foreign = [step for step in inspection.steps if step.object.kind == "foreign"]
-        before = not foreign or foreign[-1].table == 0
-        if cause is not None and before and cause.code == "foreign_flow_entry" and _is_of(pair, inspection.flow):
-            where = _vif(case.inventory, pair.source)
-            return Verdict(
-                kind="dropped",
-                pattern="persistent",
-                direction=pair.direction.word,
-                from_=start,
-                to=end,
-                packets=0,
-                confidence=CONCLUDED,
-                where=where,
-                why=Why(
-                    code=cause.code,
-                    actor=cause.actor,
-                    summary=f"{cause.summary}; it comes before ours, so what it takes could not be colored",
-                    object=cause.object,
-                    evidence=cause.evidence,
-                    fix=cause.fix,
-                ),
-            )
+    for inspection in reversed(case.inspections):
+        cause = keeps_from_color(inspection, pair, case.inventory, seen=seen)
+        if cause is None:
+            continue
+        untranslated = cause.code == "vswitch_pipeline_error"
+        here = where_of(case.inventory, inspection.chassis, cause.place)
+        return Verdict(
+            kind="dropped",
+            pattern="persistent",
+            direction=pair.direction.word,
+            from_=start,
+            to=end,
+            packets=0,
+            confidence=CONCLUDED,
+            where=here if untranslated else _vif(case.inventory, pair.source),
+            why=Why(
+                code=cause.code,
+                actor=cause.actor,
+                summary=cause.summary,
+                object=cause.object,
+                evidence=cause.evidence,
+                fix=cause.fix,
+            ),
+        )
     return None
 
 

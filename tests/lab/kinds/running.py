@@ -73,11 +73,11 @@ class Run:
         words += [] if packets.proto == "icmp" else ["--dport", str(packets.port)]
         start_traffic(lab, *words)
 
-    def is_mine(self, packet: Packet) -> bool:
-        """Whether a packet that arrived is one of those that the case asks about."""
-        packets, last = self.packets, self.packets.way.hops[-1]
-        ends = (packets.way.address(last.src, packets.ip), packets.way.address(last.dst, packets.ip))
-        if ends != (packet.src, packet.dst) or packet.proto != packets.proto or packet.outgoing:
+    def is_mine(self, packet: Packet, *, sent: bool = False) -> bool:
+        """Whether a packet that arrived, or was sent, is one of those that the case asks about."""
+        packets, hop = self.packets, self.packets.way.hops[0 if sent else -1]
+        ends = (packets.way.address(hop.src, packets.ip), packets.way.address(hop.dst, packets.ip))
+        if ends != (packet.src, packet.dst) or packet.proto != packets.proto or packet.outgoing != sent:
             return False
         forward = packets.way.direction == "forward"
         if packets.proto == "icmp":
@@ -107,6 +107,9 @@ class Capture:
 
     def arrived(self, run: Run) -> list[Packet]:
         return [p for p in self.packets[run.packets.way.captured] if run.is_mine(p)]
+
+    def sent(self, run: Run) -> list[Packet]:
+        return [p for p in self.packets[run.packets.way.sending] if run.is_mine(p, sent=True)]
 
     def colored(self) -> list[tuple[str, Packet]]:
         """Packets that somebody outside the domain saw with a color."""
@@ -175,6 +178,7 @@ def run_all(facts: Facts, runs: list[Run]) -> None:
         capture.read()
         for run, answer in zip(runs, found, strict=True):
             try:
+                assert capture.sent(run), f"{run.name}: nothing was sent"
                 assert bool(capture.arrived(run)) == (run.fault is None), f"{run.name}: not what was injected"
                 if run.fault is None:
                     check_healthy(answer, run)

@@ -60,6 +60,11 @@ class Way:
         """Where the way's packets arrive."""
         return self.receiver if self.direction == "forward" else self.sender
 
+    @property
+    def sending(self) -> str:
+        """Where they are sent."""
+        return self.sender if self.direction == "forward" else self.receiver
+
 
 def hops(text: str) -> tuple[Hop, ...]:
     """A table of hops: server, VFD, point, in port, out port, source, destination, rewriting; `-` for none."""

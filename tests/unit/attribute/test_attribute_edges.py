@@ -30,6 +30,7 @@ from msgspec.structs import replace
 
 from vtrace.attribute.case import Case, ReplyCount
 from vtrace.attribute.causes import find_cause
+from vtrace.attribute.silence import keeps_from_color
 from vtrace.attribute.verdicts import Attribution, attribute
 from vtrace.model.answer import Verdict
 from vtrace.model.inspection import Inspection
@@ -304,6 +305,16 @@ def test_a_bridge_before_ours_that_ends_other_traffic_is_not_blamed(end: str) ->
     wanted = from_outside(FLOATS, traffic=TrafficFilter(proto="udp", dport=53))
     found = attribute(case([], [uncolored(key)], pairs=[wanted], inventory=EDGE))
     assert told(only(found))[0] == "source_silent"
+
+
+def test_an_entry_behind_ours_keeps_nothing_from_color() -> None:
+    """Its packets are colored when they come: a task must not end before that."""
+    wanted = from_outside(FLOATS, traffic=TrafficFilter(proto="udp", dport=53))
+    key = f"in_port(eth1),eth_type(0x0800),ipv4(src={OUTSIDE},dst={FLOATING},proto=17),udp(dst=53)"
+    for table, kept in ((0, True), (27, False)):
+        by_hand = step(FOREIGN, ("drop",), table=table, datapath=PUBLIC, priority=65535)
+        found = inspection(by_hand, uncolored=True, flow=key, chassis=GW)
+        assert (keeps_from_color(found, wanted, EDGE, seen=False) is not None) == kept
 
 
 # --- load balancers ----------------------------------------------------------------------------------------

@@ -191,9 +191,11 @@ def test_no_frame_of_the_provider_network_is_on_a_wire(lab: str) -> None:
 
 
 def holder(lab: str, port: str) -> str:
-    """The chassis that holds a gateway port."""
+    """The chassis that holds a gateway port; empty while it goes from one to another."""
     query = ("ovn-sbctl", "--bare", "--columns=chassis", "find", "Port_Binding", f"logical_port=cr-{port}")
     chassis = on(lab, "central", *query).strip()
+    if not chassis:
+        return ""
     return on(lab, "central", "ovn-sbctl", "--bare", "--columns=name", "list", "Chassis", chassis).strip()
 
 

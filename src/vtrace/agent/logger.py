@@ -5,10 +5,13 @@ from __future__ import annotations
 from vtrace.collect.link import AgentEvent, DoubtSeen, NeighborSeen, ProbeSeen
 from vtrace.color.registry import Role
 from vtrace.log.fragments import Fragments
-from vtrace.log.packet import Headers, decode, decode_arp, packet_key
+from vtrace.log.packet import PROTO_ICMP6, Headers, decode, decode_arp, packet_key
 from vtrace.model.openflow import PacketIn
 from vtrace.model.plan import Hook
 from vtrace.model.record import LogRecord, Point
+
+# ICMPv6 types of router and neighbor discovery (RFC 4861).
+_NEIGHBOR_DISCOVERY = (133, 134, 135, 136, 137)
 
 
 class RecordLogger:
@@ -42,6 +45,9 @@ class RecordLogger:
         headers = decode(message.packet)
         if headers is None:
             self.lost += 1
+            return None
+        if headers.proto == PROTO_ICMP6 and headers.sport in _NEIGHBOR_DISCOVERY and not _is_asked_for(headers, hook):
+            # A guest asks for its neighbor's address by unicast, too: that is no traffic of the pair.
             return None
         if hook.asked and headers.fragment and not self._fragments.is_wanted(headers, hook.asked):
             return None
@@ -115,3 +121,8 @@ class RecordLogger:
             wall_ns=wall_ns,
             mono_ns=mono_ns,
         )
+
+
+def _is_asked_for(headers: Headers, hook: Hook) -> bool:
+    """Whether the task names this type of ICMP message; copies of later hops are of whatever was colored."""
+    return not hook.asked or any(sport == headers.sport for _, sport, _ in hook.asked)

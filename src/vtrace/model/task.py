@@ -91,6 +91,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
         address: its first address of the task's IP version, or the one the user gave.
         addresses: all that packets for it may carry at the end: those of the port and of its port security.
         aliases: what they may carry before.
+        set_on: behind a VIP the uuids of the switches and routers that have its load balancers (northbound database).
         only: the user named this alias, so that packets to another address are not of the task.
         by_port: the user named the port, so that whatever it sends counts, also from an address not its own.
     """
@@ -101,6 +102,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     members: tuple[str, ...] = ()
     addresses: tuple[str, ...] = ()
     aliases: tuple[Alias, ...] = ()
+    set_on: tuple[str, ...] = ()
     only: str = ""
     by_port: bool = False
     vpc: str = ""

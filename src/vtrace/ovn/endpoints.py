@@ -112,6 +112,7 @@ class EndpointResolver:
                 members=tuple(dict.fromkeys((*known.members, *(p.port for p in ports)))),
                 addresses=tuple(dict.fromkeys((*known.addresses, *backends))),
                 aliases=(*known.aliases, *aliases),
+                set_on=tuple(dict.fromkeys((*known.set_on, *(owner["_uuid"] for owner in owners)))),
             )
         return list(found.values())
 

@@ -78,9 +78,7 @@ class InventoryReader:
 
     async def _around_pair(self, source: Endpoint, destination: Endpoint) -> set[str]:
         """The datapaths that packets between two ends may pass."""
-        ends = [
-            [switch for port in end.ports if (switch := await self._switch_of(port))] for end in (source, destination)
-        ]
+        ends = [await self._starts(end) for end in (source, destination)]
         inside = [switch for switches in ends for switch in switches]
         components = {switch: await self._component(switch) for switch in dict.fromkeys(inside)}
         found: set[str] = set().union(*components.values())
@@ -94,6 +92,18 @@ class InventoryReader:
                 # Too large to watch whole. What leads out is found on the nearest ways to a border.
                 found |= await self._around(switch)
                 found |= await self._towards_border(switch) if not all(ends) else set()
+        return found
+
+    async def _starts(self, end: Endpoint) -> list[str]:
+        """The switches of an end's ports; of a VIP without backends the switches and routers that have it."""
+        if end.ports:
+            return [switch for port in end.ports if (switch := await self._switch_of(port))]
+        found = []
+        for uuid in end.set_on:
+            for table, known in (("Logical_Switch", self._switches), ("Logical_Router", self._routers)):
+                for row in await self._nb.select(table, [("_uuid", "==", uuid_ref(uuid))]):
+                    known[uuid] = row
+                    found.append(uuid)
         return found
 
     async def _switch_of(self, port: str) -> str:

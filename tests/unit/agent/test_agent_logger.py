@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
 from vtrace.agent.logger import RecordLogger
 from vtrace.collect.link import DoubtSeen, NeighborSeen, ProbeSeen
@@ -141,3 +142,18 @@ def test_what_cannot_be_read_is_counted_as_lost(role: Role) -> None:
 def test_no_payload_in_a_record() -> None:
     found = record(logger(c1=FIRST).event(message(), 1, 2))
     assert "abcd" not in repr(found)
+
+
+NEIGHBOR = bytes.fromhex(
+    "0a0000000002 0a0000000001 86dd 61d00000 0020 3a ff"
+    "fe800000000000000000000000000001 fd000000000000000000000000000002"
+    "8700 0000 00000000 fd000000000000000000000000000002 0101 0a0000000001"
+)
+
+
+def test_a_neighbor_asked_by_unicast_is_no_traffic_of_the_pair() -> None:
+    any_icmp, named = replace(FIRST, asked=((58, None, None),)), replace(FIRST, asked=((58, 135, None),))
+    hooks = logger(c1=any_icmp, c2=named)
+    assert hooks.event(message(packet=NEIGHBOR), 1, 2) is None
+    assert (hooks.written, hooks.lost) == (0, 0)
+    assert record(hooks.event(message(cookie=2, packet=NEIGHBOR), 1, 2)).proto == 58

@@ -217,7 +217,7 @@ def nat(uuid: str, kind: str, external: str, logical: str) -> dict[str, Any]:
 TRANSLATED = {
     **TABLES,
     "Logical_Switch": [
-        {**switch("s1", "blue", "blue1", "blue2", "noip"), "load_balancer": ("lb1",)},
+        {**switch("s1", "blue", "blue1", "blue2", "noip"), "load_balancer": ("lb1",), "_uuid": "uuid-s1"},
         switch("s2", "green", "green1"),
     ],
     "Logical_Router": [
@@ -269,6 +269,7 @@ async def test_a_vip_is_all_its_backends() -> None:
 async def test_a_vip_without_backends_is_still_no_address_outside() -> None:
     (found,) = await resolver(TRANSLATED).resolve("10.9.0.2", 4)
     assert (found.members, found.only, found.outside) == ((), "10.9.0.2", False)
+    assert found.set_on == ("uuid-s1",)
 
 
 @pytest.mark.parametrize(

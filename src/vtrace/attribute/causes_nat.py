@@ -31,7 +31,7 @@ def untranslated(records: Iterable[LogRecord], inventory: Inventory) -> Cause | 
         # A customer's data center knows the addresses of the VPC.
         return None
     rows = [nat for nat in inventory.nats if nat.router == router.key and _same_version(nat, last.src)]
-    if any(nat.kind != "dnat" and _within(last.src, nat.logical) for nat in rows):
+    if any(nat.kind != "dnat" and nat.covers(last.src) for nat in rows):
         if any(port.datapath == router.key and port.type in _GATEWAYS for port in inventory.ports):
             return None
         return _missing(router, last, f"{router.name} has no gateway chassis, so its NAT rows do nothing", CONCLUDED)
@@ -91,7 +91,3 @@ def is_private(address: str) -> bool:
 
 def _same_version(nat: Nat, address: str) -> bool:
     return (":" in nat.external) == (":" in address)
-
-
-def _within(address: str, network: str) -> bool:
-    return ipaddress.ip_address(address) in ipaddress.ip_network(network, strict=False)

@@ -52,7 +52,7 @@ def _source(
     hairpin = next((v for v in inventory.vips if v.address == new[0] and _is_backend(old[0], v, here)), None)
     if hairpin is not None:
         return _rewrite("snat", old, new, record, _balancer(hairpin))
-    fitting = [n for n in inventory.nats if n.external == new[0] and n.router in here and _within(old[0], n.logical)]
+    fitting = [n for n in inventory.nats if n.external == new[0] and n.router in here and n.covers(old[0])]
     # The narrowest row wins, as in OVN.
     nat = max(fitting, key=lambda n: ipaddress.ip_network(n.logical, strict=False).prefixlen, default=None)
     if nat is not None:
@@ -112,7 +112,3 @@ def _balancer(vip: Vip) -> ObjectRef:
 
 def _nat(nat: Nat) -> ObjectRef:
     return ObjectRef(type="NAT", uuid=nat.uuid, name=f"{nat.kind} {nat.external} {nat.logical}")
-
-
-def _within(address: str, network: str) -> bool:
-    return ipaddress.ip_address(address) in ipaddress.ip_network(network, strict=False)

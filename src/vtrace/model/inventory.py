@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+
 import msgspec
 
 from vtrace.model.task import Endpoint
@@ -81,6 +83,10 @@ class Nat(msgspec.Struct, frozen=True, kw_only=True):
     logical: str
     uuid: str
     port: str = ""
+
+    def covers(self, address: str) -> bool:
+        """Whether an inner address is one that the row translates."""
+        return ipaddress.ip_address(address) in ipaddress.ip_network(self.logical, strict=False)
 
 
 class Backend(msgspec.Struct, frozen=True, kw_only=True):

@@ -31,7 +31,7 @@ def with_aliases(endpoint: Endpoint, inventory: Inventory) -> Endpoint:
     for port in inventory.ends(endpoint) if endpoint.ports else ():
         vpc = inventory.reach(port.datapath)
         for nat in inventory.nats:
-            if nat.router in vpc and any(_within(address, nat.logical) for address in endpoint.addresses):
+            if nat.router in vpc and any(nat.covers(address) for address in endpoint.addresses):
                 kind = "translated" if nat.kind == "snat" else "floating"
                 found.append(Alias(address=nat.external, kind=kind))
         for vip in inventory.vips:
@@ -98,7 +98,3 @@ def _source_ports(pair: Pair, *, reply: bool) -> Iterator[int | None]:
     for alias in pair.source.aliases:
         if wanted and alias.port == wanted and alias.own_port:
             yield alias.own_port
-
-
-def _within(address: str, network: str) -> bool:
-    return ipaddress.ip_address(address) in ipaddress.ip_network(network, strict=False)

@@ -239,9 +239,9 @@ class ChassisAgent:
         """Asks the slow path what becomes of a flow."""
         return await self._inspector.inspect(question)
 
-    async def cached_packets(self, ofport: int, src: str, dst: str) -> int:
-        """Packets that the datapath's cache counts for what comes in by a port, from and to these addresses."""
-        return await self._inspector.cached_packets(ofport, src, dst)
+    async def cached_packets(self, question: SiteQuestion) -> int:
+        """Packets that the datapath's cache counts of what a question without headers is about."""
+        return await self._inspector.cached_packets(question)
 
     async def cost(self) -> AgentCost:
         """What the run cost here so far."""

@@ -6,12 +6,12 @@ Traces and dumps run in ovs-vswitchd's main thread, so they are made one at a ti
 
 from __future__ import annotations
 
-import ipaddress
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 import anyio
 
+from vtrace.agent.cached import Wanted, colors, is_neighbor_discovery, likely_passes
 from vtrace.collect.link import NothingCachedError, SiteQuestion
 from vtrace.color import registry
 from vtrace.errors import VTraceError
@@ -21,14 +21,10 @@ from vtrace.ovs import bridge as ovs_bridge
 from vtrace.ovs import datapath, unixctl
 from vtrace.ovs import trace as ovs_trace
 from vtrace.ovs.bridge import BridgeFacts
-from vtrace.ovs.flowtext import masked
 from vtrace.ovs.ofctl import OfCtl
 
 MIN_INTERVAL_S = 0.02
 READ_EVERY_S = 0.3
-_MAX_PASSES = 16
-# A load balancer's connections part in their later passes.
-_MAX_CHAINS = 256
 _TUNNEL_PORTS = {"geneve": "genev_sys_6081", "vxlan": "vxlan_sys_4789", "stt": "stt_sys_7471"}
 # The userspace datapath's name is always this (ovs-vswitchd(8)).
 DATAPATH = "netdev@ovs-netdev"
@@ -73,7 +69,7 @@ class Inspector:
         """Waits until no cached flow of a port gives packets the color: entries act on until their flows are gone."""
         path = unixctl.ctl_path(self._rundir, "ovs-vswitchd")
         # No event tells when the revalidators are done, and "revalidator/wait" takes a second longer than they do.
-        while any(_colors(flow, color << 2) for flow in await self._cached(path, ofport, "", "")):  # noqa: ASYNC110
+        while any(colors(flow, color << 2) for flow in await self._cached(path, ofport, Wanted())):  # noqa: ASYNC110
             await anyio.sleep(MIN_INTERVAL_S)
 
     async def inspect(self, question: SiteQuestion) -> SiteReport:
@@ -132,24 +128,23 @@ class Inspector:
         Raises:
             NothingCachedError: the datapath caches none.
         """
-        flows = await self._cached(path, question.in_ofport, question.src, question.dst)
+        flows = await self._cached(path, question.in_ofport, Wanted.of(question))
         flows = [flow for flow in flows if datapath.ends_in_drop(flow)]
         if not flows:
             raise NothingCachedError("The datapath caches no flow of this traffic that it drops", path)
         busiest = max(flows, key=lambda f: f.packets)
         return busiest.key, await ovs_trace.trace_datapath(path, DATAPATH, busiest.key)
 
-    async def cached_packets(self, ofport: int, src: str, dst: str) -> int:
-        """Packets of the cached flows of what comes in by a port for these addresses."""
+    async def cached_packets(self, question: SiteQuestion) -> int:
+        """Packets of the cached flows that a question without headers is about."""
         async with self._turn:
             path = unixctl.ctl_path(self._rundir, "ovs-vswitchd")
-            cached = await self._cached(path, ofport, src, dst)
-            return sum(flow.packets for flow in cached if _is_ip(flow) and not _is_neighbor_discovery(flow))
+            cached = await self._cached(path, question.in_ofport, Wanted.of(question))
+            return sum(flow.packets for flow in cached if _is_ip(flow) and not is_neighbor_discovery(flow))
 
-    async def _cached(self, path: str, ofport: int, src: str, dst: str) -> list[DatapathFlow]:
-        """The cached flows of what comes in by a port for these addresses."""
-        flows = await self._dump(path, ofport)
-        return [flow for flow in flows if flow.recirc_id == 0 and _covers(flow, src, dst)]
+    async def _cached(self, path: str, ofport: int, wanted: Wanted) -> list[DatapathFlow]:
+        """The cached first passes of what comes in by a port and may be wanted."""
+        return [flow for flow in await self._dump(path, ofport) if flow.recirc_id == 0 and wanted.may_be(flow)]
 
     async def _dump(self, path: str, ofport: int) -> list[DatapathFlow]:
         """The cached flows of what comes in by an OpenFlow port."""
@@ -239,34 +234,6 @@ class Inspector:
         )
 
 
-def likely_passes(flows: Sequence[DatapathFlow], question: SiteQuestion, color: int) -> list[DatapathFlow]:
-    """The passes that a question's packet most likely took, of an in-port's cached flows; none where one is missing.
-
-    Connections share their first pass and part in later ones: addresses and ports tell them apart, and that one was
-    lost.
-    """
-    tos = color << 2
-    first = [f for f in flows if f.recirc_id == 0 and _covers(f, question.src, question.dst)]
-    first = [f for f in first if _covers_ports(f, question.ports[:1])]
-    # Once N are colored their flows go: the same connection goes on, uncolored, and meets the same.
-    chains = [[f] for f in first if _is_entry(f, tos)] or [[f] for f in first]
-    whole: list[list[DatapathFlow]] = []
-    while chains and len(whole) < _MAX_CHAINS:
-        passes = chains.pop()
-        wanted = set(datapath.recirculations(passes[-1])) if len(passes) < _MAX_PASSES else ()
-        here = [f for f in flows if f.recirc_id in wanted and f.recirc_id]
-        here = [f for f in here if any(_covers(f, *ends) for ends in question.seen)] or here
-        here = [f for f in here if _covers_ports(f, question.ports)] or here
-        chains += [[*passes, f] for f in here]
-        if not wanted:
-            whole.append(passes)
-    return max(
-        whole,
-        key=lambda c: (question.lost and datapath.ends_in_drop(c[-1]), min(f.packets for f in c)),
-        default=[],
-    )
-
-
 def _outputs(found: Trace, bridge: str) -> Iterable[str]:
     """The bridge's own ports; numbers of another bridge's mean other ports."""
     for step in found.steps:
@@ -276,31 +243,16 @@ def _outputs(found: Trace, bridge: str) -> Iterable[str]:
                 yield port
 
 
-def _is_entry(flow: DatapathFlow, tos: int) -> bool:
-    """Whether a datapath flow is the first pass of colored packets: it colors them, or matches the color."""
-    matches = bool(flow.tos_mask) and flow.tos & 0xFC == tos
-    return matches or _colors(flow, tos)
-
-
-def _is_ip(flow: DatapathFlow) -> bool:
-    """Whether it is for IP: whoever answers ARP need not answer more."""
-    return "ipv4(" in flow.key or "ipv6(" in flow.key
-
-
-def _is_neighbor_discovery(flow: DatapathFlow) -> bool:
-    return "icmpv6(type=135" in flow.key or "icmpv6(type=136" in flow.key
-
-
-def _colors(flow: DatapathFlow, tos: int) -> bool:
-    """Whether a datapath flow gives its packets this DSCP."""
-    return f"tos={tos:#x}/0xfc" in flow.actions or f"tclass={tos:#x}/0xfc" in flow.actions
-
-
 def _ct_next(flow: DatapathFlow) -> str:
     """The conntrack state a pass was entered with, as `--ct-next` wants it; empty for the first pass."""
     if flow.recirc_id == 0 or "trk" not in flow.ct_state:
         return ""
     return ",".join(flow.ct_state)
+
+
+def _is_ip(flow: DatapathFlow) -> bool:
+    """Whether it is for IP: whoever answers ARP need not answer more."""
+    return "ipv4(" in flow.key or "ipv6(" in flow.key
 
 
 def _goes_out(actions: str) -> bool:
@@ -309,36 +261,3 @@ def _goes_out(actions: str) -> bool:
         ufid="", key="", actions=actions, packets=0, recirc_id=0, in_port="", tos=0, tos_mask=0, ct_state=()
     )
     return bool(datapath.outputs(flow))
-
-
-def _covers(flow: DatapathFlow, src: str, dst: str) -> bool:
-    """Whether the addresses that a datapath flow matches, if any, take in these two."""
-    for family in ("ipv4(", "ipv6("):
-        _, found, rest = flow.key.partition(family)
-        if found:
-            fields = dict(term.partition("=")[::2] for term in rest.partition(")")[0].split(","))
-            return all(_within(address, fields.get(name, "")) for name, address in (("src", src), ("dst", dst)))
-    return True
-
-
-def _covers_ports(flow: DatapathFlow, ports: Sequence[tuple[int, int]]) -> bool:
-    """Whether the ports that a datapath flow matches, if any, take in one of these pairs of source and destination."""
-    for protocol in ("udp(", "tcp("):
-        _, found, rest = flow.key.partition(f",{protocol}")
-        if found and ports:
-            fields = dict(term.partition("=")[::2] for term in rest.partition(")")[0].split(","))
-            wanted = [masked(fields.get(name, "0/0"), 16) for name in ("src", "dst")]
-            return any(
-                all((port ^ value) & mask == 0 for port, (value, mask) in zip(pair, wanted, strict=True))
-                for pair in ports
-            )
-    return True
-
-
-def _within(address: str, matched: str) -> bool:
-    try:
-        return (
-            not matched or not address or ipaddress.ip_address(address) in ipaddress.ip_network(matched, strict=False)
-        )
-    except ValueError:
-        return True

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from msgspec.structs import replace
 
 from vtrace.collect.link import NeighborSeen, SiteQuestion, Survey
+from vtrace.color.entries import asked
 from vtrace.model.inventory import Inventory
 from vtrace.model.openflow import TunnelPort
 from vtrace.model.plan import LocalVif
@@ -15,6 +16,8 @@ from vtrace.model.task import Pair
 
 LATER_FRAGMENT = 2
 IPV6_FRAGMENT = 44
+ICMP = 1
+ICMP6 = 58
 _NAMES = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmp6"}
 
 
@@ -27,8 +30,7 @@ def headers(record: LogRecord) -> str:
     """The packet as the tenant sent it to this place, uncolored, in ovs-fields(7) syntax."""
     six = ":" in record.src
     later = record.fragment == LATER_FRAGMENT
-    # For Open vSwitch a later fragment of IPv6 is of the protocol "fragment" (ovs-fields(7), nw_proto).
-    proto = IPV6_FRAGMENT if six and later else record.proto
+    proto = _protocol(record)
     name = _NAMES.get(proto, "")
     words = [(name + "6" if six and name in ("tcp", "udp") else name) or ("ipv6" if six else "ip")]
     words += [f"dl_src={mac(record.eth_src)}", f"dl_dst={mac(record.eth_dst)}"]
@@ -54,6 +56,12 @@ def headers(record: LogRecord) -> str:
     if record.proto == 6 and record.tcp_flags:
         words.append(f"tcp_flags=0x{record.tcp_flags:x}")
     return ",".join(words)
+
+
+def _protocol(record: LogRecord) -> int:
+    """For Open vSwitch a later fragment of IPv6 is of the protocol "fragment" (ovs-fields(7), nw_proto)."""
+    later = record.fragment == LATER_FRAGMENT
+    return IPV6_FRAGMENT if ":" in record.src and later else record.proto
 
 
 def tunnel_entry(tunnel: TunnelPort, datapath: int, in_key: int, out_key: int, src: str, dst: str) -> str:
@@ -134,6 +142,7 @@ def _question(record: LogRecord, entry: str, pair: Pair, hops: Sequence[LogRecor
         dst=record.dst,
         seen=tuple(dict.fromkeys((r.src, r.dst) for r in hops)),
         ports=tuple(dict.fromkeys((r.sport, r.dport) for r in (record, *hops) if r.proto in (6, 17))),
+        proto=_protocol(record),
         lost=True,
     )
 
@@ -148,17 +157,41 @@ def about_unseen(pair: Pair, vif: LocalVif) -> tuple[SiteQuestion, ...]:
         for alias in pair.destination.aliases
         if not alias.shared or alias.address == pair.destination.only
     ]
+    source = "" if pair.source.by_port else pair.source.address
     return tuple(
-        SiteQuestion(
-            pair=pair.index,
-            direction=pair.direction,
-            entry=f"in_port={vif.ofport}",
-            headers="",
-            in_ofport=vif.ofport,
-            src="" if pair.source.by_port else pair.source.address,
-            dst=address,
-        )
+        replace(_about_cached(pair, vif, source, address, proto), ports=ports)
         for address in dict.fromkeys((pair.destination.address, *own))
+        for proto, ports in _asked(pair).items()
+    )
+
+
+def about_replies(pair: Pair, vif: LocalVif, src: str, dst: str) -> tuple[SiteQuestion, ...]:
+    """The questions about what the datapath caches of the answers to a pair's packets: its protocol, and errors."""
+    error = ICMP6 if pair.traffic.ip_version == 6 else ICMP
+    protos = _asked(pair)
+    return tuple(_about_cached(pair, vif, src, dst, proto) for proto in ({0} if 0 in protos else {*protos, error}))
+
+
+def _asked(pair: Pair) -> dict[int, tuple[tuple[int | None, int | None], ...]]:
+    """By IP protocol number, 0 for any, the source and destination ports that a pair's packets may carry."""
+    found: dict[int, list[tuple[int | None, int | None]]] = {}
+    for proto, sport, dport in asked(pair):
+        ports = found.setdefault(proto or 0, [])
+        if proto in (6, 17):
+            ports.append((sport, dport))
+    return {proto: tuple(ports) for proto, ports in found.items()}
+
+
+def _about_cached(pair: Pair, vif: LocalVif, src: str, dst: str, proto: int) -> SiteQuestion:
+    return SiteQuestion(
+        pair=pair.index,
+        direction=pair.direction,
+        entry=f"in_port={vif.ofport}",
+        headers="",
+        in_ofport=vif.ofport,
+        src=src,
+        dst=dst,
+        proto=proto,
     )
 
 

@@ -13,6 +13,7 @@ import anyio.to_thread
 from vtrace.analyzer.arming import IN_FLIGHT_S, Arming
 from vtrace.analyzer.asking import Asking
 from vtrace.analyzer.follow import Follower
+from vtrace.analyzer.questions import about_replies
 from vtrace.analyzer.topology import Moved, Topology, TopologyFollower
 from vtrace.analyzer.tunnels import check_tunnels
 from vtrace.attribute.case import Case, NeighborWatch, ReplyCount
@@ -395,7 +396,8 @@ class TaskRunner:
                 for address in addresses:
                     if any(self._counts[pair.index << 2 | number] for number in range(3)):
                         return
-                    self._counts[pair.index << 2] = await agent.cached_packets(vif.ofport, source, address)
+                    for question in about_replies(pair, vif, source, address):
+                        self._counts[pair.index << 2] += await agent.cached_packets(question)
 
     async def _entered(self) -> dict[int, int]:
         """Packets that our entries at the first hop counted, of pairs without any record, where copies were cut.

@@ -33,7 +33,13 @@ _LEADS_ON = ("patch", "l3gateway", "chassisredirect")
 
 
 class Ending(msgspec.Struct, frozen=True, kw_only=True):
-    """The end of one packet. `order` is its place in the pair's first-hop order."""
+    """The end of one packet.
+
+    Attributes:
+        order: its place in the pair's first-hop order.
+        flow: `model.record.flow_id` of its first record.
+        servers: those that it passed.
+    """
 
     pair: int
     order: int
@@ -42,6 +48,8 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
     cause: Cause | None
     chassis: str
     path: int
+    flow: str = ""
+    servers: frozenset[str] = frozenset()
 
 
 def endings(case: Case) -> tuple[list[Ending], dict[int, int]]:
@@ -111,6 +119,8 @@ class _Endings:
             cause=cause,
             chassis=last.chassis,
             path=row["path"],
+            flow=flow_id(self._first(row)),
+            servers=frozenset(self._inventory.server(self._case.records[number].chassis) for number in row["hops"]),
         )
 
     def _first(self, row: dict[str, Any]) -> LogRecord:

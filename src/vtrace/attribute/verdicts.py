@@ -14,7 +14,7 @@ from vtrace.attribute.cause import Cause
 from vtrace.attribute.causes import find_cause
 from vtrace.attribute.endings import Ending, endings, is_lost
 from vtrace.attribute.paths import paths
-from vtrace.attribute.patterns import pattern
+from vtrace.attribute.patterns import TRANSIENT_AFTER, pattern
 from vtrace.model.answer import KINDS, Packets, PairAnswer, PathAnswer, Verdict, Why
 from vtrace.model.task import Pair
 
@@ -102,12 +102,23 @@ def still_stands(case: Case, ending: Ending) -> bool:
     return ending.cause.code in _STANDING
 
 
+def _goes_elsewhere(group: Sequence[Ending], found: Sequence[Ending]) -> bool:
+    """Whether the flow that a group was lost of has taken another way since: what took it there may well stand."""
+    last = group[-1]
+    place = last.where.next_server or last.where.server
+    later = [e for e in found if e.flow == last.flow and e.order > last.order]
+    return len(later) >= TRANSIENT_AFTER and not any(place in e.servers or is_lost(e) for e in later)
+
+
 def _pair_verdicts(case: Case, pair: Pair, found: Sequence[Ending]) -> list[Verdict]:
     known = [e for e in found if e.kind != "evidence_missing"]
     groups: dict[tuple[object, ...], list[Ending]] = defaultdict(list)
     for ending in found:
         groups[_group_of(ending)].append(ending)
-    standing = {key: is_lost(group[-1]) and still_stands(case, group[-1]) for key, group in groups.items()}
+    standing = {
+        key: is_lost(group[-1]) and still_stands(case, group[-1]) and not _goes_elsewhere(group, known)
+        for key, group in groups.items()
+    }
     # What a standing cause took says nothing of whether another loss has passed.
     passing = [is_lost(e) for e in known if not standing[_group_of(e)]]
     verdicts = []

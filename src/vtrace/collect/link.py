@@ -99,7 +99,8 @@ class SiteQuestion(msgspec.Struct, frozen=True, kw_only=True):
         flow_id: name of the flow (`model.record.flow_id`), handed back with the report.
         src, dst: addresses that cached flows have to cover; empty for any.
         seen: all (source, destination) addresses that the packet had here, in their order: NAT changes them.
-        ports: likewise all (source, destination) ports, of protocols that have some.
+        ports: likewise all (source, destination) ports, of protocols that have some; None stands for any.
+        proto: IP protocol number as Open vSwitch has it; 0 for any.
         lost: whether the packet did not come out.
     """
 
@@ -113,7 +114,8 @@ class SiteQuestion(msgspec.Struct, frozen=True, kw_only=True):
     src: str = ""
     dst: str = ""
     seen: tuple[tuple[str, str], ...] = ()
-    ports: tuple[tuple[int, int], ...] = ()
+    ports: tuple[tuple[int | None, int | None], ...] = ()
+    proto: int = 0
     lost: bool = False
 
 
@@ -178,8 +180,8 @@ class AgentLink(Protocol):
     async def inspect(self, question: SiteQuestion) -> SiteReport:
         """Asks the slow path what becomes of a flow."""
 
-    async def cached_packets(self, ofport: int, src: str, dst: str) -> int:
-        """Packets that the datapath's cache counts for what comes in by a port, from and to these addresses."""
+    async def cached_packets(self, question: SiteQuestion) -> int:
+        """Packets that the datapath's cache counts of what a question without headers is about."""
         ...
 
     async def cost(self) -> AgentCost:

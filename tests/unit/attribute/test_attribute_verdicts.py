@@ -394,6 +394,19 @@ def test_a_cause_that_went_away_does_not() -> None:
     assert (found.loss, found.verdicts[0].pattern, code(found.verdicts[0])) == ("no", "transient", "acl_drop")
 
 
+@pytest.mark.parametrize(("elsewhere", "loss", "found"), [(20, "no", "transient"), (19, "yes", "persistent")])
+def test_a_cause_that_stands_where_the_flow_no_longer_comes_has_passed(elsewhere: int, loss: str, found: str) -> None:
+    """As when a gateway port moves: what would still come to the former server would still be dropped there."""
+    log = log_of("x")
+    for key in range(1, 1 + elsewhere):
+        log.first(key)
+        log.sent(key, receiver=GW)
+        log.came(key, receiver=GW)
+        log.out(key, chassis=GW)
+    answer = attribute(case(log.records, [blocked(1), blocked(30)]))
+    assert (answer.loss, answer.verdicts[0].pattern, code(answer.verdicts[0])) == (loss, found, "acl_drop")
+
+
 def test_packets_lost_otherwise_are_not_delivered_afterwards() -> None:
     # All packets are lost: the first on the wire, thirty by an ACL that stands. Nothing was transient.
     found = attribute(case(log_of("-" + "x" * 30).records, [blocked()], tunnels=tunnels()))

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from vtrace.agent.inspector import likely_passes
+from vtrace.agent.cached import Wanted, likely_passes
 from vtrace.collect.link import SiteQuestion
 from vtrace.ovs.datapath import parse_dump
 
@@ -22,7 +24,7 @@ ufid:5, recirc_id(0x2),in_port(vm),eth_type(0x0800),ipv4(src=10.0.0.1,dst=10.0.0
 """
 
 
-def passes(dump: str, *ports: tuple[int, int], lost: bool = True, dst: str = "10.9.9.9") -> list[str]:
+def passes(dump: str, *ports: tuple[int, int], lost: bool = True, dst: str = "10.9.9.9", proto: int = 17) -> list[str]:
     question = SiteQuestion(
         pair=0,
         entry="in_port=1",
@@ -31,6 +33,7 @@ def passes(dump: str, *ports: tuple[int, int], lost: bool = True, dst: str = "10
         dst=dst,
         seen=(("10.0.0.1", dst),),
         ports=ports,
+        proto=proto,
         lost=lost,
     )
     return [flow.ufid for flow in likely_passes(parse_dump(dump), question, COLOR)]
@@ -61,3 +64,38 @@ def test_once_the_colored_ones_are_gone_the_connection_goes_on_uncolored() -> No
 )
 def test_none_where_there_is_no_whole_chain(dump: str, port: int, dst: str) -> None:
     assert passes(dump, (1001, port), dst=dst) == []
+
+
+# A ping to the same VIP: its passes have the recirculation id of the other protocol's.
+PING = """
+ufid:6, recirc_id(0),in_port(vm),eth_type(0x0800),ipv4(src=10.0.0.1,dst=10.9.9.9,proto=1),icmp(type=8), packets:40, actions:ct(zone=1,nat),recirc(0x2)
+"""
+ANSWERED = """
+ufid:7, recirc_id(0x2),in_port(vm),eth_type(0x0800),ipv4(src=10.0.0.1,dst=10.0.0.3,proto=1), packets:40, actions:web3
+"""
+
+
+def test_what_another_protocol_meets_is_not_taken_for_its_own() -> None:
+    drops_udp = PLAIN.replace("dst=10.0.0.3)", "dst=10.0.0.3,proto=17)")
+    assert passes(PING + ANSWERED + drops_udp, proto=1) == ["6", "7"]
+    assert passes(PING + drops_udp, proto=1) == []
+    assert passes(PING + drops_udp, (1002, 53)) == ["4", "5"]
+
+
+FLOW = "ufid:1, recirc_id(0),in_port(vm),eth_type(0x0800),ipv4(src=10.0.0.0/24,proto=17),udp(dst=53), packets:1, actions:drop"
+
+
+@pytest.mark.parametrize(
+    ("fields", "fits"),
+    [
+        ({}, True),
+        ({"src": "10.0.0.9", "proto": 17, "ports": ((None, 53),)}, True),
+        ({"ports": ((7, 54), (None, None))}, True),
+        ({"proto": 6}, False),
+        ({"ports": ((None, 54),)}, False),
+        ({"src": "10.0.1.9"}, False),
+    ],
+)
+def test_what_a_flow_takes_in(fields: dict[str, Any], fits: bool) -> None:
+    (flow,) = parse_dump(FLOW)
+    assert Wanted(**fields).may_be(flow) is fits

@@ -1,0 +1,132 @@
+"""Which cached flows of the datapath a packet took, or packets that nobody colored may have taken."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+
+import msgspec
+
+from vtrace.collect.link import SiteQuestion
+from vtrace.model.openflow import DatapathFlow
+from vtrace.ovs import datapath
+from vtrace.ovs.flowtext import masked
+
+_MAX_PASSES = 16
+# A load balancer's connections part in their later passes.
+_MAX_CHAINS = 256
+
+# Source and destination port; None stands for any.
+Ports = tuple[int | None, int | None]
+
+
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    """Headers that a cached flow has to take in; an empty text, no ports or 0 stand for any.
+
+    Attributes:
+        proto: IP protocol number, as the datapath has it (44 for later fragments of IPv6).
+        ports: pairs of ports, one of which the flow has to take in.
+    """
+
+    src: str = ""
+    dst: str = ""
+    proto: int = 0
+    ports: tuple[Ports, ...] = ()
+
+    @classmethod
+    def of(cls, question: SiteQuestion) -> Wanted:
+        """What packets of a question carry where they come in."""
+        ports = question.ports[:1] if question.headers else question.ports
+        return cls(src=question.src, dst=question.dst, proto=question.proto, ports=ports)
+
+    def may_be(self, flow: DatapathFlow) -> bool:
+        """Whether what a datapath flow matches takes these headers in; what it leaves open, it takes in."""
+        for family in ("ipv4(", "ipv6("):
+            fields = _fields(flow, family)
+            if fields is not None:
+                ends = _within(self.src, fields.get("src", "")) and _within(self.dst, fields.get("dst", ""))
+                return ends and _takes(self.proto or None, fields.get("proto", ""), 8) and self._ports_fit(flow)
+        return True
+
+    def _ports_fit(self, flow: DatapathFlow) -> bool:
+        for protocol in ("udp(", "tcp("):
+            fields = _fields(flow, protocol)
+            if fields is not None and self.ports:
+                return any(
+                    _takes(source, fields.get("src", ""), 16) and _takes(destination, fields.get("dst", ""), 16)
+                    for source, destination in self.ports
+                )
+        return True
+
+
+def likely_passes(flows: Sequence[DatapathFlow], question: SiteQuestion, color: int) -> list[DatapathFlow]:
+    """The passes that a question's packet most likely took, of an in-port's cached flows; none where one is missing.
+
+    Connections share their first pass and part in later ones, protocols too: protocol, addresses and ports tell them
+    apart, and that one was lost.
+    """
+    tos = color << 2
+    first = [f for f in flows if f.recirc_id == 0 and Wanted.of(question).may_be(f)]
+    # Once N are colored their flows go: the same connection goes on, uncolored, and meets the same.
+    chains = [[f] for f in first if _is_entry(f, tos)] or [[f] for f in first]
+    whole: list[list[DatapathFlow]] = []
+    while chains and len(whole) < _MAX_CHAINS:
+        passes = chains.pop()
+        wanted = set(datapath.recirculations(passes[-1])) if len(passes) < _MAX_PASSES else ()
+        here = [f for f in flows if f.recirc_id in wanted and f.recirc_id and Wanted(proto=question.proto).may_be(f)]
+        here = [f for f in here if any(Wanted(src=src, dst=dst).may_be(f) for src, dst in question.seen)] or here
+        here = [f for f in here if Wanted(ports=question.ports).may_be(f)] or here
+        chains += [[*passes, f] for f in here]
+        if not wanted:
+            whole.append(passes)
+    return max(
+        whole,
+        key=lambda c: (question.lost and datapath.ends_in_drop(c[-1]), min(f.packets for f in c)),
+        default=[],
+    )
+
+
+def _is_entry(flow: DatapathFlow, tos: int) -> bool:
+    """Whether a datapath flow is the first pass of colored packets: it colors them, or matches the color."""
+    matches = bool(flow.tos_mask) and flow.tos & 0xFC == tos
+    return matches or colors(flow, tos)
+
+
+def is_neighbor_discovery(flow: DatapathFlow) -> bool:
+    """Whether it is for neighbor solicitations or advertisements (RFC 4861)."""
+    return "icmpv6(type=135" in flow.key or "icmpv6(type=136" in flow.key
+
+
+def colors(flow: DatapathFlow, tos: int) -> bool:
+    """Whether a datapath flow gives its packets this DSCP."""
+    return f"tos={tos:#x}/0xfc" in flow.actions or f"tclass={tos:#x}/0xfc" in flow.actions
+
+
+def _fields(flow: DatapathFlow, name: str) -> dict[str, str] | None:
+    """The fields of one part of a flow's key ("ipv4(", "udp("); None where it has no such part."""
+    before, found, rest = flow.key.partition(name)
+    if not found or (before and not before.endswith(",")):
+        return None
+    return dict(_split(term) for term in rest.partition(")")[0].split(","))
+
+
+def _split(term: str) -> tuple[str, str]:
+    name, _, value = term.partition("=")
+    return name, value
+
+
+def _takes(number: int | None, matched: str, width_bits: int) -> bool:
+    """Whether a matched value, perhaps with a mask, takes in a number."""
+    if number is None or not matched:
+        return True
+    value, mask = masked(matched, width_bits)
+    return (number ^ value) & mask == 0
+
+
+def _within(address: str, matched: str) -> bool:
+    try:
+        return (
+            not matched or not address or ipaddress.ip_address(address) in ipaddress.ip_network(matched, strict=False)
+        )
+    except ValueError:
+        return True

@@ -13,7 +13,7 @@ from faults import answers
 from faults.answers import Answer
 from faults.bridges import OUR_COOKIE
 from faults.facts import PROGRAM, Facts
-from faults.sniffer import Sniffer
+from vtrace.bench.capture import Sniffer
 from test_lab import eventually, on, standing, start_traffic, vtrace
 
 from vtrace.lab import state as lab_state

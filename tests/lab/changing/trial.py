@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from faults import bridges
 from faults.answers import Answer
 from faults.facts import Facts
-from faults.sniffer import Packet, Sniffer
+from vtrace.bench.capture import Packet, Sniffer
 from packets.watching import Waiting
 from test_lab import eventually, start_traffic, vtrace
 

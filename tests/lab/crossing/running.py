@@ -15,7 +15,7 @@ import pytest
 from faults import answers, bridges
 from faults.facts import PROGRAM, Facts
 from faults.model import Do
-from faults.sniffer import ECHO_REPLIES, ECHO_REQUESTS, Packet, Sniffer
+from vtrace.bench.capture import ECHO_REPLIES, ECHO_REQUESTS, Packet, Sniffer
 from test_lab import eventually, on, start_traffic, vtrace
 
 from crossing.faults import Injected

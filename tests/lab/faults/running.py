@@ -13,7 +13,7 @@ from faults import answers, bridges
 from faults.catalogue import Entry
 from faults.facts import PROGRAM, Facts
 from faults.model import Case, Do, Expect, Fault, Pair, Proto
-from faults.sniffer import ECHO_REPLIES, ECHO_REQUESTS, Packet, Sniffer
+from vtrace.bench.capture import ECHO_REPLIES, ECHO_REQUESTS, Packet, Sniffer
 from vtrace.lab import state as lab_state
 
 RATE_PPS = 200

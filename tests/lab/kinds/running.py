@@ -14,7 +14,7 @@ from crossing.running import apply
 from faults import answers
 from faults.answers import Answer
 from faults.facts import Facts
-from faults.sniffer import ECHO_REPLIES, ECHO_REQUESTS, Packet, Sniffer
+from vtrace.bench.capture import ECHO_REPLIES, ECHO_REQUESTS, Packet, Sniffer
 from test_lab import eventually, start_traffic, vtrace
 
 from kinds.faults import Build, Injected, Packets, Right, kind_of

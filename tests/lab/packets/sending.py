@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
-from faults.sniffer import BUFFER_BYTES, ETH_P_ALL, PACKET_OUTGOING, SO_RCVBUFFORCE, inside
+from vtrace.bench.capture import BUFFER_BYTES, ETH_P_ALL, PACKET_OUTGOING, SO_RCVBUFFORCE, inside
 
 SOL_PACKET = 263
 PACKET_AUXDATA = 8

@@ -12,7 +12,7 @@ import msgspec
 
 from vtrace import __version__
 from vtrace.errors import CannotWorkError, UsageError, VTraceError, first_leaf
-from vtrace.present.cli import diagnose, lab
+from vtrace.present.cli import bench, diagnose, lab
 
 EXIT_CANNOT_WORK = 4
 EXIT_INTERRUPTED = 130
@@ -34,6 +34,7 @@ def parser() -> argparse.ArgumentParser:
     )
     diagnose.add_parser(commands)
     lab.add_parser(commands)
+    bench.add_parser(commands)
     return root
 
 

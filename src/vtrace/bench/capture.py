@@ -79,7 +79,7 @@ class Sniffer:
 
     def read(self) -> list[Packet]:
         """The IP packets that passed since the last call."""
-        found = []
+        found: list[Packet] = []
         while True:
             try:
                 frame, address = self._socket.recvfrom(65536)

@@ -1,0 +1,238 @@
+"""Puts a case's traffic and faults into a lab, watches what they do, and takes everything back."""
+
+from __future__ import annotations
+
+import contextlib
+import struct
+import time
+from collections.abc import Callable, Iterable, Iterator
+
+from vtrace.bench.capture import ECHO_REPLIES, ECHO_REQUESTS, Packet, Sniffer
+from vtrace.bench.fault import Command
+from vtrace.bench.filling import Flow, Ready
+from vtrace.errors import VTraceError
+from vtrace.lab import state as lab_state
+from vtrace.lab import traffic
+from vtrace.lab.programs import ProgramError, run_on
+from vtrace.lab.state import LabState
+
+ARRIVES_S = 15.0
+ACTS_S = 12.0
+QUIET_S = 0.08
+POLL_S = 0.03
+IN_FLIGHT = 8
+"""Packets that the capture at one end may have and the other's not, since the two are read one after the other."""
+TCP_STREAMS = 4
+"""A connection that gets nothing through sends few packets, so there are several."""
+
+
+class VoidError(VTraceError):
+    """The case says nothing of the diagnoser: what was to be injected did not come about."""
+
+
+class Capture:
+    """Packets at both ends of some flows."""
+
+    def __init__(self, state: LabState, flows: Iterable[Flow]) -> None:
+        self._flows = tuple(flows)
+        self._stack = contextlib.ExitStack()
+        self._senders = sorted({flow.way.sending for flow in self._flows})
+        self._receivers = sorted({flow.way.receiving for flow in self._flows} - set(self._senders))
+        nodes = (*self._senders, *self._receivers)
+        self._sniffers = {
+            node: self._stack.enter_context(Sniffer(lab_state.namespace(state.name, node))) for node in nodes
+        }
+        self._packets: dict[str, list[Packet]] = {node: [] for node in nodes}
+
+    def __enter__(self) -> Capture:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def read(self) -> None:
+        """Senders first: what they have sent has arrived by the time the receivers are read."""
+        for node in (*self._senders, *self._receivers):
+            self._packets[node] += self._sniffers[node].read()
+
+    def forget(self) -> None:
+        """The other way round, so that nothing is forgotten at the receiver that counts as sent later."""
+        for node in (*self._receivers, *self._senders):
+            self._sniffers[node].read()
+            self._packets[node].clear()
+
+    def sent(self, flow: Flow) -> int:
+        return sum(_is_of(p, flow, sent=True) for p in self._packets[flow.way.sending])
+
+    def arrived(self, flow: Flow) -> int:
+        return sum(_is_of(p, flow, sent=False) for p in self._packets[flow.way.receiving])
+
+
+def _is_of(packet: Packet, flow: Flow, *, sent: bool) -> bool:
+    """Whether a captured packet is one of a flow, as it looks at that end."""
+    place = flow.way.places[0 if sent else -1]
+    src, dst = flow.ends(place)
+    if packet.outgoing != sent or packet.proto != flow.proto:
+        return False
+    if (src and packet.src != src) or (dst and packet.dst != dst):
+        return False
+    forward = flow.way.direction == "forward"
+    if packet.proto == "icmp":
+        return packet.body[0] in (ECHO_REQUESTS if forward else ECHO_REPLIES)
+    if len(packet.body) < 4:
+        return False
+    return int(struct.unpack_from("!HH", packet.body)[1 if forward else 0]) == (place.dport or flow.port)
+
+
+def until(condition: Callable[[], bool], what: str, limit_s: float) -> None:
+    """Polls a condition.
+
+    Raises:
+        VoidError: it did not come true in time.
+    """
+    end = time.monotonic() + limit_s
+    while not condition():
+        if time.monotonic() > end:
+            raise VoidError(f"waited for {what}", "", f"{limit_s:g} s")
+        time.sleep(POLL_S)
+
+
+class Injector:
+    """The faults and the traffic of one case."""
+
+    def __init__(self, state: LabState, ready: Ready) -> None:
+        self._state = state
+        self._ready = ready
+        self._undo: list[Command] = []
+        self._traffic: list[str] = []
+
+    def begin(self, capture: Capture) -> None:
+        """Starts the packets, and the fault or its near-miss: afterwards it acts.
+
+        Raises:
+            VoidError: the packets did not come through before the fault, or came through all the same.
+        """
+        ready = self._ready
+        faults = ready.faults
+        late = any(filled.fault.packets.new for filled in faults)
+        for filled in faults:
+            self._apply(filled.prepare)
+        if not late:
+            self._start()
+            until(lambda: self._all_arrive(capture), "packets before the fault", ARRIVES_S)
+        for filled in faults:
+            self._apply(filled.near if ready.case.mode == "near-miss" else filled.inject)
+        if any(command.on == "central" for filled in faults for command in (*filled.inject, *filled.near)):
+            self._run(Command(on="central", run=("ovn-nbctl", "--wait=hv", "--timeout=20", "sync")))
+        if late:
+            self._start()
+        if ready.case.mode != "near-miss":
+            for filled in faults:
+                if filled.settled is not None:
+                    until(lambda s=filled.settled: self._succeeds(s), "the fault to settle", ACTS_S)  # type: ignore[misc]
+            until(lambda: self._acts(capture), "the fault to act", ACTS_S)
+
+    def end(self) -> None:
+        """Takes everything back, in the opposite order."""
+        for identifier in self._traffic:
+            traffic.stop(self._state, identifier)
+        self._traffic.clear()
+        for command in reversed(self._undo):
+            with contextlib.suppress(ProgramError):
+                self._run(command)
+        self._undo.clear()
+
+    def check(self, capture: Capture) -> None:
+        """Holds what the capture saw during the diagnosis against what the faults claim to do.
+
+        Raises:
+            VoidError: the faults did something else.
+        """
+        capture.read()
+        for number, flow in enumerate(self._ready.flows):
+            effect = self._effect(number)
+            sent, arrived = capture.sent(flow), capture.arrived(flow)
+            right = {
+                "all lost": sent > 0 and not arrived,
+                "some lost": arrived > 0 and (arrived < sent or flow.proto == "tcp"),
+                "none lost": 0 < sent <= arrived + IN_FLIGHT,
+            }[effect]
+            if not right:
+                raise VoidError(f"{effect} was injected", flow.way.name, f"{sent} sent, {arrived} arrived")
+
+    def _effect(self, number: int) -> str:
+        if self._ready.case.mode == "near-miss" or number >= len(self._ready.faults):
+            return "none lost"
+        return self._ready.faults[number].fault.effect
+
+    def _acts(self, capture: Capture) -> bool:
+        lost = [flow for number, flow in enumerate(self._ready.flows) if self._effect(number) == "all lost"]
+        if not lost:
+            return True
+        capture.forget()
+        time.sleep(QUIET_S)
+        capture.read()
+        return not any(capture.arrived(flow) for flow in lost)
+
+    def _all_arrive(self, capture: Capture) -> bool:
+        capture.read()
+        return all(capture.arrived(flow) for flow in self._ready.flows)
+
+    def _start(self) -> None:
+        ready = self._ready
+        for flow in ready.flows:
+            sources = flow.way.sources[flow.ip == 6]
+            streams = max(ready.streams, TCP_STREAMS) if flow.proto == "tcp" else ready.streams
+            wish = traffic.Wish(
+                source=f"{flow.way.client}:{sources}" if sources else flow.way.client,
+                to=flow.way.towards[flow.ip == 6],
+                proto=flow.proto,  # type: ignore[arg-type]
+                dport=None if flow.proto == "icmp" else flow.port,
+                rate=ready.rate_pps,
+                size=ready.size_bytes,
+                ip=flow.ip,  # type: ignore[arg-type]
+                seconds=120,
+            )
+            self._traffic.append(traffic.start(self._state, wish, flows=streams).id)
+        if ready.case.busy:
+            self._others()
+
+    def _others(self) -> None:
+        """Other VMs of the lab are busy too."""
+        used = {flow.way.client for flow in self._ready.flows} | {flow.way.server for flow in self._ready.flows}
+        vms = [vm for vm in self._state.vms if vm.name not in used]
+        pairs = [(a, b) for a in vms for b in vms if a.name != b.name and a.vpc == b.vpc]
+        rng = self._ready.case.rng
+        for one, other in rng.sample(pairs, min(2, len(pairs))):
+            wish = traffic.Wish(source=one.name, to=other.name, rate=100, size=200, seconds=120)
+            self._traffic.append(traffic.start(self._state, wish).id)
+
+    def _apply(self, commands: Iterable[Command]) -> None:
+        for command in commands:
+            self._undo += [Command(on=command.on, run=words) for words in reversed(command.undo)]
+            try:
+                self._run(command)
+            except ProgramError as error:
+                raise VoidError("a command of the fault failed", " ".join(command.run), str(error)) from error
+
+    def _run(self, command: Command) -> str:
+        return run_on(self._state, command.on, command.run)
+
+    def _succeeds(self, command: Command) -> bool:
+        try:
+            self._run(command)
+        except ProgramError:
+            return False
+        return True
+
+
+@contextlib.contextmanager
+def injected(state: LabState, ready: Ready) -> Iterator[tuple[Injector, Capture]]:
+    """The case's faults, acting, for the time of the block."""
+    injector = Injector(state, ready)
+    with Capture(state, ready.flows) as capture:
+        try:
+            injector.begin(capture)
+            yield injector, capture
+        finally:
+            injector.end()

@@ -1,0 +1,178 @@
+"""The ways packets can take in a lab: who sends to whom, what is asked about them, and the places they pass.
+
+Inside a VPC they follow from where the VMs are. For the other kinds of traffic they are written down in `ways/`, hop by
+hop, as the topology means them.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import itertools
+import random
+import tomllib
+from importlib import resources
+from typing import Literal
+
+import msgspec
+
+from vtrace.bench.topologies import Rename
+from vtrace.lab.state import LabState, LabVm
+
+VfdKind = Literal["vswitch", "vrouter", "vbrouter", "slb"]
+
+
+class Place(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a fault can be.
+
+    Attributes:
+        in_port, out_port: logical ports that the packets come in by and leave by; empty if they have none there.
+        src, dst: the packets' addresses there, IPv4 and IPv6.
+        dport: the port that the answering side has there, if not that of the case.
+    """
+
+    role: str
+    server: str
+    vfd: str
+    vfd_kind: VfdKind
+    in_port: str = ""
+    out_port: str = ""
+    src: tuple[str, str]
+    dst: tuple[str, str]
+    dport: int = 0
+
+
+class Way(msgspec.Struct, frozen=True, kw_only=True):
+    """Packets of one direction, from the `sending` node to the `receiving` one.
+
+    Attributes:
+        client: who starts the traffic; towards: what it sends to, a word for each IP version.
+        sources: addresses that the client sends from.
+        asked: `--from` and `--to`, for each IP version; several texts stand for the same end.
+        places: in the order in which the packets pass them.
+        arrival: how a packet that gets through ends.
+        port: where the client sends to, if that can't be drawn.
+    """
+
+    name: str
+    kind: str
+    direction: Literal["forward", "reply"]
+    client: str
+    server: str
+    towards: tuple[str, str]
+    sources: tuple[str, str]
+    asked: tuple[tuple[str, str], tuple[str, str]]
+    places: tuple[Place, ...]
+    arrival: str = "delivered"
+    port: int = 0
+    protocols: tuple[str, ...] = ("udp", "tcp", "icmp")
+
+    @property
+    def sending(self) -> str:
+        return self.client if self.direction == "forward" else self.server
+
+    @property
+    def receiving(self) -> str:
+        return self.server if self.direction == "forward" else self.client
+
+    def place(self, role: str) -> Place | None:
+        return next((place for place in self.places if place.role == role), None)
+
+    def has(self, need: str) -> bool:
+        """Whether a way inside a VPC is what a fault needs."""
+        servers = {place.server for place in self.places}
+        return {
+            "local": len(servers) == 1,
+            "remote": len(servers) > 1,
+            "routed": self.place("router") is not None,
+            "switched": self.place("router") is None,
+            "forward": self.direction == "forward",
+            "reply": self.direction == "reply",
+        }.get(need, True)
+
+
+def both(addresses: tuple[str, ...]) -> tuple[str, str]:
+    """The first address of each version; empty where there is none."""
+    found = [[a for a in addresses if ipaddress.ip_address(a).version == version] for version in (4, 6)]
+    return (found[0] or [""])[0], (found[1] or [""])[0]
+
+
+def inside(state: LabState, rng: random.Random, *, alias: bool = False, other_than: Way | None = None) -> Way:
+    """A way between two VMs of one VPC, drawn.
+
+    Args:
+        alias: the receiver has to have an alias, which is what is sent to.
+        other_than: the way of a first fault: the same sender and direction, another receiver.
+    """
+    ends = [
+        (one, other)
+        for one, other in itertools.permutations(state.vms, 2)
+        if one.vpc == other.vpc and (other.aliases or not alias)
+    ]
+    if other_than is not None:
+        ends = [(a, b) for a, b in ends if a.name == other_than.client and b.name != other_than.server]
+    client, server = rng.choice(ends)
+    direction: Literal["forward", "reply"] = "forward"
+    if other_than.direction == "reply" if other_than else (not alias and rng.random() < 0.25):
+        direction = "reply"
+    return _between(client, server, direction, rng, alias=alias)
+
+
+def _between(
+    client: LabVm, server: LabVm, direction: Literal["forward", "reply"], rng: random.Random, *, alias: bool
+) -> Way:
+    own, there = both(client.addresses), both(server.aliases if alias else server.addresses)
+    sender, receiver = (client, server) if direction == "forward" else (server, client)
+    src, dst = (own, there) if direction == "forward" else (there, own)
+    name = f"{'switched' if sender.switch == receiver.switch else 'routed'}-"
+    name += "local" if sender.server == receiver.server else "remote"
+    forms = [(vm.name, f"{vm.vpc}/{{}}") for vm in (client, server)]
+    drawn = [rng.choice(form) for form in forms]
+    asked = [[form.format(address) for address in ends] for form, ends in zip(drawn, (own, there), strict=True)]
+    return Way(
+        name=name,
+        kind="vpc",
+        direction=direction,
+        client=client.name,
+        server=server.name,
+        towards=(f"{server.name}:{there[0]}", f"{server.name}:{there[1]}") if alias else (server.name, server.name),
+        sources=own,
+        asked=((asked[0][0], asked[1][0]), (asked[0][1], asked[1][1])),
+        places=_places(sender, receiver, src, dst),
+    )
+
+
+def _places(sender: LabVm, receiver: LabVm, src: tuple[str, str], dst: tuple[str, str]) -> tuple[Place, ...]:
+    """A distributed router works on the sender's server."""
+    ends: tuple[tuple[str, str], tuple[str, str]] = (src, dst)
+    places = [
+        Place(
+            role="source",
+            server=sender.server,
+            vfd=sender.switch,
+            vfd_kind="vswitch",
+            in_port=sender.name,
+            src=ends[0],
+            dst=ends[1],
+        )
+    ]
+    if sender.switch != receiver.switch and sender.router:
+        router = Place(
+            role="router", server=sender.server, vfd=sender.router, vfd_kind="vrouter", src=ends[0], dst=ends[1]
+        )
+        places.append(router)
+    last = Place(
+        role="destination",
+        server=receiver.server,
+        vfd=receiver.switch,
+        vfd_kind="vswitch",
+        out_port=receiver.name,
+        src=ends[0],
+        dst=ends[1],
+    )
+    return (*places, last)
+
+
+def written(kind: str, rename: Rename) -> tuple[Way, ...]:
+    """The ways of a kind of traffic that is not inside a VPC, with the names and addresses of the drawn topology."""
+    text = rename((resources.files("vtrace.bench") / "ways" / f"{kind}.toml").read_text())
+    return msgspec.convert([{"kind": kind, **way} for way in tomllib.loads(text)["way"]], tuple[Way, ...])

@@ -13,9 +13,9 @@ from faults import answers
 from faults.answers import Answer
 from faults.bridges import OUR_COOKIE
 from faults.facts import PROGRAM, Facts
-from vtrace.bench.capture import Sniffer
 from test_lab import eventually, on, standing, start_traffic, vtrace
 
+from vtrace.bench.capture import Sniffer
 from vtrace.lab import state as lab_state
 
 pytestmark = pytest.mark.lab

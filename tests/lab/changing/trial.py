@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from faults import bridges
 from faults.answers import Answer
 from faults.facts import Facts
-from vtrace.bench.capture import Packet, Sniffer
 from packets.watching import Waiting
 from test_lab import eventually, start_traffic, vtrace
 
 from changing.steps import Step, bound
+from vtrace.bench.capture import Packet, Sniffer
 from vtrace.lab import state as lab_state
 
 RATE_PPS = 100

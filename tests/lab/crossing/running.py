@@ -15,12 +15,12 @@ import pytest
 from faults import answers, bridges
 from faults.facts import PROGRAM, Facts
 from faults.model import Do
-from vtrace.bench.capture import ECHO_REPLIES, ECHO_REQUESTS, Packet, Sniffer
 from test_lab import eventually, on, start_traffic, vtrace
 
 from crossing.faults import Injected
 from crossing.judging import check_healthy, check_lost
 from crossing.scope import Scope
+from vtrace.bench.capture import ECHO_REPLIES, ECHO_REQUESTS, Packet, Sniffer
 from vtrace.lab import state as lab_state
 from vtrace.lab.programs import ProgramError
 

@@ -14,10 +14,10 @@ from crossing.running import apply
 from faults import answers
 from faults.answers import Answer
 from faults.facts import Facts
-from vtrace.bench.capture import ECHO_REPLIES, ECHO_REQUESTS, Packet, Sniffer
 from test_lab import eventually, start_traffic, vtrace
 
 from kinds.faults import Build, Injected, Packets, Right, kind_of
+from vtrace.bench.capture import ECHO_REPLIES, ECHO_REQUESTS, Packet, Sniffer
 from vtrace.lab import state as lab_state
 
 PACKETS = 20

@@ -10,6 +10,7 @@ from types import TracebackType
 from faults.facts import Facts
 from faults.model import Pair
 from faults.running import namespace
+
 from vtrace.bench.capture import inside
 
 CONNECT_TIMEOUT_S = 5.0

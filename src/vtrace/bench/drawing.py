@@ -97,13 +97,18 @@ def _faults(faults: Sequence[Fault], kind: Kind, mode: str, rng: random.Random) 
     first = _one(there, rng)
     if mode != "two faults" or not _can_be_second(first):
         return (first.name,)
-    beside = [fault for fault in there if fault.name != first.name]
+    beside = [fault for fault in there if fault.name != first.name and _go_together(first, fault)]
     return (first.name, _one(beside, rng).name) if beside else (first.name,)
 
 
 def _can_be_second(fault: Fault) -> bool:
     """Whether it touches the packets of its own pair only, and any pair will do."""
     return not fault.alone and not fault.packets.to_alias and "reply" not in fault.needs
+
+
+def _go_together(one: Fault, other: Fault) -> bool:
+    """Whether there are packets for both."""
+    return bool(set(one.versions) & set(other.versions) and set(one.protocols) & set(other.protocols))
 
 
 def _one(faults: Sequence[Fault], rng: random.Random) -> Fault:

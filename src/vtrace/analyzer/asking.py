@@ -170,7 +170,7 @@ class Asking:
         now_s = time.monotonic()
         self._asked = {key: asked_s for key, asked_s in self._asked.items() if now_s - asked_s < FRESH_S}
         async with anyio.create_task_group() as group:
-            for packet in reversed(list(self._follow.packets.values())):
+            for packet in reversed(self._follow.packets):
                 if packet.first and not packet.complete:
                     self._ask_about(group, packet, time.monotonic())
             self.ask_arrived(group)

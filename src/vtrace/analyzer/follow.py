@@ -19,12 +19,30 @@ SHARED_FACTOR = 20
 
 
 class Followed:
-    """One key's packets: their records so far, and whether all of them arrived."""
+    """The packets of a pair that have one key: their records so far, and whether all of them arrived.
 
-    __slots__ = ("_last", "arrived", "first", "for_another", "last_s", "pair", "records", "started_s")
+    Attributes:
+        start: the first of their first-hop records; None while that is missing.
+        beyond: they were colored beyond N.
+    """
+
+    __slots__ = (
+        "_last",
+        "arrived",
+        "beyond",
+        "first",
+        "for_another",
+        "last_s",
+        "pair",
+        "records",
+        "start",
+        "started_s",
+    )
 
     def __init__(self, now_s: float) -> None:
         self.pair = -1
+        self.start: LogRecord | None = None
+        self.beyond = False
         self._last: LogRecord | None = None
         self.records: list[LogRecord] = []
         self.first = 0
@@ -37,6 +55,11 @@ class Followed:
         """Adds a record."""
         self.records.append(record)
         self.last_s = now_s
+        self._last = None
+
+    def leave(self, records: list[LogRecord]) -> None:
+        """Keeps only these records."""
+        self.records = records
         self._last = None
 
     @property
@@ -60,8 +83,7 @@ class Followed:
     @property
     def flow_id(self) -> str:
         """Name of its flow; empty while the first-hop record is missing."""
-        start = next((r for r in self.records if r.point == Point.FIRST_HOP), None)
-        return flow_id(start) if start else ""
+        return flow_id(self.start) if self.start else ""
 
     def ending(self) -> tuple[object, ...]:
         """Where it is now: what has to be the same for two packets to have ended at the same place."""
@@ -75,13 +97,15 @@ class Follower:
     def __init__(self, pairs: Sequence[Pair], inventory: Inventory, packets: int) -> None:
         self._packets = packets
         self._pairs = {pair.index: pair for pair in pairs}
-        self._goals = {(port.datapath, port.key) for pair in pairs for port in inventory.ends(pair.destination)}
-        self.packets: dict[tuple[int, int, int], Followed] = {}
+        self._goals: dict[int, set[tuple[int, int]]] = defaultdict(set)
+        self._add_goals(inventory)
+        # By color, epoch and key: packets of several pairs may have one key, as when one datagram is sent to all.
+        self._alike: dict[tuple[int, int, int], list[Followed]] = {}
         self.colored: dict[int, int] = defaultdict(int)
         self.records: list[LogRecord] = []
         self._by_pair: dict[int, list[Followed]] = defaultdict(list)
-        self._open: dict[tuple[int, int, int], Followed] = {}
-        self._beyond: set[tuple[int, int, int]] = set()
+        # By identity: two of them are never equal.
+        self._open: dict[int, Followed] = {}
         self.for_others: dict[int, int] = defaultdict(int)
         # The latest packet that arrived, of each pair and flow.
         self.arrived_flows: dict[tuple[int, str], Followed] = {}
@@ -89,44 +113,84 @@ class Follower:
     def change(self, pairs: Sequence[Pair], inventory: Inventory) -> None:
         """Takes note of a changed topology: packets may arrive at other places, too."""
         self._pairs = {pair.index: pair for pair in pairs}
-        self._goals |= {(port.datapath, port.key) for pair in pairs for port in inventory.ends(pair.destination)}
+        self._add_goals(inventory)
+
+    def _add_goals(self, inventory: Inventory) -> None:
+        for pair in self._pairs.values():
+            self._goals[pair.index] |= {(port.datapath, port.key) for port in inventory.ends(pair.destination)}
+
+    @property
+    def packets(self) -> list[Followed]:
+        """All that were seen, in the order in which their keys were."""
+        return [packet for alike in self._alike.values() for packet in alike if not packet.beyond]
 
     def add(self, record: LogRecord, now_s: float) -> None:
         """Takes a record in. What was colored beyond N is counted, not followed."""
-        key = (record.color, record.epoch, record.key)
+        alike = self._alike.setdefault((record.color, record.epoch, record.key), [])
         if record.point == Point.FIRST_HOP:
-            self.colored[record.pair] += 1
-            beyond = self._own(record.pair) > self._packets or self.colored[record.pair] > self._limit(record.pair)
-            if beyond and key not in self.packets:
-                self._beyond.add(key)
-        if key in self._beyond:
+            packet = self._begun(alike, record, now_s)
+        else:
+            packet = _best(alike, record) or Followed(now_s)
+            if not alike:
+                alike.append(packet)
+        if packet.beyond:
             return
         self.records.append(record)
-        packet = self.packets.get(key)
-        if packet is None:
-            packet = self.packets[key] = Followed(now_s)
         packet.take(record, now_s)
         if record.point == Point.FIRST_HOP:
-            if packet.pair < 0:
-                self._by_pair[record.pair].append(packet)
-            packet.pair = record.pair
             packet.first += 1
-            self._open[key] = packet
-        elif record.point == Point.EGRESS and (record.datapath, record.out_key) in self._goals:
+            self._open[id(packet)] = packet
+            # What is known of it already may have come from another server.
+            packet.arrived = sum(1 for r in packet.records if self._is_arrival(packet, r))
+        elif self._is_arrival(packet, record):
             packet.arrived += 1
         self._notice_other(packet, record)
         if packet.complete:
-            self._open.pop(key, None)
+            self._open.pop(id(packet), None)
         if packet.complete and not packet.for_another:
             self.arrived_flows[(packet.pair, packet.flow_id)] = packet
+
+    def _begun(self, alike: list[Followed], record: LogRecord, now_s: float) -> Followed:
+        """What a first-hop record belongs to: the packets of its pair and key, with what was seen of them before."""
+        self.colored[record.pair] += 1
+        found = next((p for p in alike if p.pair == record.pair), None)
+        if found is not None:
+            return found
+        if alike and alike[0].start is None:
+            found = alike[0]
+        else:
+            found = Followed(now_s)
+            alike.append(found)
+        found.pair, found.start = record.pair, record
+        found.beyond = self._own(record.pair) > self._packets or self.colored[record.pair] > self._limit(record.pair)
+        if not found.beyond:
+            self._by_pair[record.pair].append(found)
+        for other in alike:
+            if other is not found:
+                self._give(other, found, alike)
+        return found
+
+    def _give(self, other: Followed, packet: Followed, alike: list[Followed]) -> None:
+        """Gives a packet the records that were another's only because its own beginning was not known yet."""
+        own = [r for r in other.records if r.point != Point.FIRST_HOP and _best(alike, r) is packet]
+        if own:
+            other.leave([r for r in other.records if r not in own])
+            other.arrived = sum(1 for r in other.records if self._is_arrival(other, r))
+            if other.start and not other.complete and not other.beyond:
+                self._open[id(other)] = other
+            for record in own:
+                packet.take(record, packet.last_s)
+
+    def _is_arrival(self, packet: Followed, record: LogRecord) -> bool:
+        """Whether a record says that its packet came out at its own pair's destination."""
+        return record.point == Point.EGRESS and (record.datapath, record.out_key) in self._goals[packet.pair]
 
     def _notice_other(self, packet: Followed, record: LogRecord) -> None:
         """Counts a packet that turns out to be for another endpoint: it is over as far as the task is concerned."""
         pair = self._pairs.get(packet.pair)
         if pair is None or packet.for_another or not any(a.shared for a in pair.destination.aliases):
             return
-        first = next(r for r in packet.records if r.point == Point.FIRST_HOP)
-        if any(pair.is_for_another(first.dst, r.dst) for r in packet.records):
+        if packet.start and any(pair.is_for_another(packet.start.dst, r.dst) for r in packet.records):
             packet.for_another = True
             self.for_others[packet.pair] += 1
 
@@ -163,3 +227,17 @@ class Follower:
     def overdue(self, now_s: float) -> list[Followed]:
         """Packets without a record for a while that have not arrived, oldest first."""
         return [p for p in self._open.values() if now_s - p.last_s >= OVERDUE_AFTER_S]
+
+
+def _best(alike: Sequence[Followed], record: LogRecord) -> Followed | None:
+    """Whose record it is, of packets with one key: that whose addresses and ports it has most of.
+
+    NAT and load balancers leave a part of them alone.
+    """
+    if len(alike) < 2:
+        return alike[0] if alike else None
+    return max(alike, key=lambda packet: _likeness(packet.start, record) if packet.start else -1)
+
+
+def _likeness(one: LogRecord, two: LogRecord) -> int:
+    return (one.src == two.src) + (one.dst == two.dst) + (one.sport == two.sport) + (one.dport == two.dport)

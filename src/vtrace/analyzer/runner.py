@@ -12,11 +12,13 @@ import anyio.to_thread
 
 from vtrace.analyzer.arming import IN_FLIGHT_S, Arming
 from vtrace.analyzer.asking import Asking
+from vtrace.analyzer.enough import Enough
 from vtrace.analyzer.follow import Follower
+from vtrace.analyzer.neighbors import Neighbors
 from vtrace.analyzer.questions import about_replies
 from vtrace.analyzer.topology import Moved, Topology, TopologyFollower
 from vtrace.analyzer.tunnels import check_tunnels
-from vtrace.attribute.case import Case, NeighborWatch, ReplyCount
+from vtrace.attribute.case import Case, ReplyCount
 from vtrace.collect.link import (
     AgentCost,
     AgentEvent,
@@ -39,13 +41,6 @@ from vtrace.reconstruct.chaining import Goal
 
 TICK_S = 0.02
 EVENTS_PER_TURN = 1000
-# Settled packets with one ending that are enough, if nothing else happened for a while.
-SAME_ENDING_PACKETS = 3
-SAME_ENDING_S = 2.0
-# A single packet whose cause was seen is enough after this long (a TCP connection that only repeats its SYN).
-ONE_ENDING_S = 7.0
-UNANSWERED_REQUESTS = 3
-UNANSWERED_S = 2.0
 DRAIN_S = 2.0
 # How often the entries are put on when somebody takes them off meanwhile, and how soon we hear of that.
 ARM_TRIES = 3
@@ -100,15 +95,21 @@ class TaskRunner:
         self._arming = Arming(self._agents, inventory, pairs, spec.timeout_s)
         self._follow = Follower(pairs, inventory, spec.packets)
         self._asking = Asking(pairs, self._agents, inventory, self._arming, self._follow, resolver)
-        self._requests: dict[int, list[NeighborSeen]] = defaultdict(list)
-        self._answers: dict[int, list[NeighborSeen]] = defaultdict(list)
+        self._neighbors = Neighbors(pairs, inventory)
+        self._ending = Enough(
+            pairs,
+            self._follow,
+            self._asking,
+            self._neighbors,
+            stopped=self._arming.stopped,
+            both=len(spec.directions) > 1,
+        )
         self._disturbed: set[str] = set()
         self._disturbances: list[tuple[str, int]] = []
         self._missing_color: set[int] = set()
         self._early_dscps: set[int] = set()
         self._counts: dict[int, int] = defaultdict(int)
         self._entered_packets: dict[int, int] = defaultdict(int)
-        self._started_s = 0.0
         self._is_coloring = anyio.Event()
         self._collecting: anyio.abc.TaskGroup | None = None
         self.outcome = Outcome()
@@ -146,7 +147,7 @@ class TaskRunner:
             self._collecting = group
             await self._arm()
             self.outcome.state = TaskState.COLORING
-            self._started_s = time.monotonic()
+            self._ending.started_s = time.monotonic()
             for dscp in sorted(self._early_dscps - set(self._arming.uses)):
                 self._missing_color.add(dscp)
                 group.start_soon(self._add_color, dscp)
@@ -211,9 +212,7 @@ class TaskRunner:
             if event.pair in self._pairs and self._follow.has_enough(event.pair):
                 self._stop_pair(event.pair, group)
         elif isinstance(event, NeighborSeen):
-            for index, pair in self._pairs.items():
-                if any((p.datapath, p.key) == (event.datapath, event.key) for p in self._inventory.ends(pair.source)):
-                    (self._requests if event.operation == 1 else self._answers)[index].append(event)
+            self._neighbors.take(event)
         elif isinstance(event, ProbeSeen):
             self._on_probe(event, group)
         elif isinstance(event, DoubtSeen):
@@ -293,6 +292,7 @@ class TaskRunner:
         self._pairs = {p.index: p for p in moved.pairs}
         self._follow.change(moved.pairs, moved.inventory)
         self._asking.change(moved.pairs, moved.inventory)
+        self._neighbors.change(moved.pairs, moved.inventory)
         for counting in self._arming.live.values() if moved.arm else ():
             for index, packets in (await counting.counts(Role.COUNT)).items():
                 self._counts[index] += packets
@@ -304,7 +304,7 @@ class TaskRunner:
             now_s = time.monotonic()
             self._asking.ask_overdue(group, now_s)
             self._asking.ask_arrived(group)
-            self._asking.ask_requests(group, {i: r for i, r in self._requests.items() if not self._answers[i]})
+            self._asking.ask_requests(group, self._neighbors.unanswered())
             if self._enough(now_s):
                 return
             if now_s - told_s >= 1.0:
@@ -317,41 +317,15 @@ class TaskRunner:
         wanted = self._spec.packets * len(self._pairs)
         settled = sum(len(self._follow.settled(i, now_s)) for i in self._pairs)
         if not colored:
-            asked = sum(len(r) for r in self._requests.values())
+            asked = self._neighbors.seen
             more = f", {asked} ARP or ND requests seen" if asked else ""
             return f"waiting for packets of this traffic{more}"
-        return f"coloring {colored} of {wanted}, {settled} settled"
+        silent = sum(1 for index in self._pairs if not self._follow.colored[index])
+        more = f"; nothing yet of {silent} of {len(self._pairs)} pairs" if silent else ""
+        return f"coloring {colored} of {wanted}, {settled} settled{more}"
 
     def _enough(self, now_s: float) -> bool:
-        return all(self._pair_enough(pair.index, now_s) for pair in self._pairs.values())
-
-    def _pair_enough(self, pair: int, now_s: float) -> bool:
-        packets = self._follow.of_pair(pair)
-        if not packets and pair in self._arming.stopped:
-            # All that were colored turned out to be for others.
-            return self._follow.pair_settled(pair, now_s)
-        if not packets:
-            return self._unanswered(pair, now_s) or self._asking.kept_from_color(pair)
-        if pair in self._arming.stopped:
-            return self._follow.pair_settled(pair, now_s)
-        settled = [p for p in packets if p.settled(now_s)]
-        last = settled[-SAME_ENDING_PACKETS:]
-        if not last or not self._asking.cause_shown(pair, last[-1]):
-            return False
-        if any(p.ending() != last[-1].ending() for p in last):
-            return False
-        since_s = now_s - min(p.started_s for p in last)
-        same_for_s = now_s - max(
-            (p.last_s for p in packets if p.ending() != last[-1].ending()), default=self._started_s
-        )
-        enough = SAME_ENDING_S if len(last) >= SAME_ENDING_PACKETS else ONE_ENDING_S
-        return same_for_s >= enough and (since_s >= 1.0)
-
-    def _unanswered(self, pair: int, now_s: float) -> bool:
-        requests = self._requests[pair]
-        if self._answers[pair] or len(requests) < UNANSWERED_REQUESTS:
-            return False
-        return now_s - requests[0].mono_ns / 1e9 >= UNANSWERED_S
+        return all(self._ending.pair(index, now_s) for index in self._pairs)
 
     async def _finish(self, *, expired: bool) -> None:
         for index, packets in (await self._entered()).items():
@@ -382,8 +356,14 @@ class TaskRunner:
         for counting in self._arming.live.values():
             for index, packets in (await counting.counts(Role.COUNT)).items():
                 self._counts[index] += packets
+        answered = {
+            (p.destination, p.source)
+            for p in self._pairs.values()
+            if p.direction is Direction.REPLY and self._follow.colored[p.index]
+        }
         for index, pair in self._pairs.items():
-            if pair.direction is Direction.FORWARD and self._follow.of_pair(index):
+            counted = pair.direction is Direction.FORWARD and (pair.source, pair.destination) not in answered
+            if counted and self._follow.of_pair(index):
                 await self._count_cached(pair)
 
     async def _count_cached(self, pair: Pair) -> None:
@@ -452,7 +432,7 @@ class TaskRunner:
             covered=tuple(sorted(set(self._agents) - self._asking.lost_agents - self._arming.given_up)),
             silent_servers=self.silent_servers,
             copies_cut={n: c.copies_cut + c.records_lost for n, c in self.outcome.costs.items()},
-            neighbors=tuple(self._neighbors()),
+            neighbors=self._neighbors.watches(),
             tunnels=check_tunnels(self._inventory, self._arming.surveys),
             replies=tuple(self._replies()),
             packets_asked=self._spec.packets,
@@ -486,15 +466,6 @@ class TaskRunner:
         self.outcome.costs[name] = cost
         # A copy of the first hop that the meter cut was of a packet that was colored all the same.
         self.outcome.beyond_n += cost.first_copies_cut
-
-    def _neighbors(self) -> list[NeighborWatch]:
-        found = []
-        for index, requests in sorted(self._requests.items()):
-            for target in sorted({r.target_ip for r in requests}):
-                answers = sum(1 for a in self._answers[index] if a.sender_ip == target or a.target_ip == target)
-                asked = sum(1 for r in requests if r.target_ip == target)
-                found.append(NeighborWatch(pair=index, target=target, requests=asked, answers=answers))
-        return found
 
     def _reply_notes(self) -> list[str]:
         """Resets and errors of guests count as answers, and are shown."""

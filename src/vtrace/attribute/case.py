@@ -11,7 +11,7 @@ from vtrace.model.answer import Change
 from vtrace.model.inspection import Inspection
 from vtrace.model.inventory import Inventory
 from vtrace.model.record import LogRecord
-from vtrace.model.task import Pair
+from vtrace.model.task import Direction, Pair
 
 if TYPE_CHECKING:
     from vtrace.reconstruct.schema import Reconstruction
@@ -87,6 +87,16 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
 
     def pair(self, index: int) -> Pair:
         return next(p for p in self.pairs if p.index == index)
+
+    def forward_of(self, pair: Pair) -> Pair | None:
+        """For a pair of the reply direction the one whose packets it answers, if the task has it."""
+        if pair.direction is not Direction.REPLY:
+            return None
+        ends = (pair.destination.name, pair.source.name)
+        return next(
+            (p for p in self.pairs if p.direction is Direction.FORWARD and (p.source.name, p.destination.name) == ends),
+            None,
+        )
 
     def of_flow(self, pair: int, chassis: str, flow_id: str) -> list[Inspection]:
         """Those of one flow of it; one without a flow's name speaks for all."""

@@ -22,20 +22,23 @@ from vtrace.model.task import Direction, Endpoint, Pair
 _NUMBERS = {"tcp": "6", "udp": "17", "icmp": "1 58"}
 
 
-def verdicts(case: Case, pair: Pair, found: Sequence[Ending]) -> list[Verdict]:
-    """The no_traffic verdicts of a pair."""
+def verdicts(case: Case, pair: Pair, found: Sequence[Ending], asked: Sequence[Ending] = ()) -> list[Verdict]:
+    """The no_traffic verdicts of a pair.
+
+    Args:
+        found: its packets.
+        asked: of a reply those of the forward direction, which it answers.
+    """
     kept = _kept_from_color(case, pair, seen=bool(found))
     if not found and kept is None and case.entered.get(pair.index):
         return [_unheard(case, pair)]
     if not found:
-        return [kept or _no_traffic(case, pair)]
+        return [kept or _no_traffic(case, pair, asked)]
     if kept is not None:
         return [kept]
-    arrived = [e for e in found if e.kind == ("left_domain" if pair.destination.outside else "delivered")]
-    if pair.direction is Direction.FORWARD and arrived and not case.reply_asked:
-        reply = next((r for r in case.replies if r.pair == pair.index), None)
-        if reply is not None and reply.packets + reply.resets + reply.errors == 0:
-            return [_not_answering(case, pair, arrived)]
+    if pair.direction is Direction.FORWARD and not case.reply_asked:
+        silent = _not_answering(case, pair, found)
+        return [silent] if silent is not None else []
     return []
 
 
@@ -48,15 +51,21 @@ def _vif(inventory: Inventory, end: Endpoint) -> Where:
     return where_of(inventory, chassis, Place(datapath=found.datapath, in_key=found.key))
 
 
-def _no_traffic(case: Case, pair: Pair) -> Verdict:
+def _no_traffic(case: Case, pair: Pair, forward: Sequence[Ending]) -> Verdict:
     asked = [n for n in case.neighbors if n.pair == pair.index and n.requests and not n.answers]
     start, end = pair.task_ends
     others = case.for_others.get(pair.index, 0)
     kept_out = _kept_out(case, pair)
+    if forward and kept_out is None and not asked and not others:
+        silent = _not_answering(case, case.pair(forward[0].pair), forward)
+        if silent is not None:
+            return silent
     if kept_out is not None:
         why = kept_out
     elif others:
         why = _balanced_away(case, pair, others)
+    elif forward and not asked and not any(_has_arrived(e, case.pair(e.pair)) for e in forward):
+        why = _nothing_to_answer(case, pair, len(forward))
     elif pair.source.outside:
         why = _silent_outside(case, pair)
     else:
@@ -294,7 +303,32 @@ def _nobody_has(case: Case, pair: Pair, asked: NeighborWatch) -> str:
     return f"the port {owner.name} has it, and its guest does not answer"
 
 
-def _not_answering(case: Case, pair: Pair, arrived: Sequence[Ending]) -> Verdict:
+def _nothing_to_answer(case: Case, pair: Pair, packets: int) -> Why:
+    port = next(iter(case.inventory.ends(pair.source)), None)
+    return Why(
+        code="source_silent",
+        actor="guest",
+        summary=f"nothing of this traffic left {pair.source.name}, and there was nothing to answer: none of the "
+        f"{packets} packets from {pair.destination.name} is known to have reached it",
+        object=ObjectRef(
+            type=port_type(case.inventory),
+            uuid=port.nb_uuid if port else "",
+            name=port.name if port else pair.source.name,
+        ),
+        fix="see what became of the forward direction",
+    )
+
+
+def _has_arrived(ending: Ending, pair: Pair) -> bool:
+    return ending.kind == ("left_domain" if pair.destination.outside else "delivered")
+
+
+def _not_answering(case: Case, pair: Pair, found: Sequence[Ending]) -> Verdict | None:
+    """That nothing came back for the packets of a forward pair that arrived; None where that can't be said."""
+    arrived = [e for e in found if _has_arrived(e, pair)]
+    reply = next((r for r in case.replies if r.pair == pair.index), None)
+    if not arrived or reply is None or reply.packets + reply.resets + reply.errors:
+        return None
     port = next(iter(case.inventory.ends(pair.destination)), None)
     start, end = pair.task_ends
     outside = pair.destination.outside

@@ -47,7 +47,9 @@ def attribute(case: Case) -> Attribution:
     verdicts: list[tuple[int, Verdict]] = []
     for pair in case.pairs:
         verdicts += [(pair.index, v) for v in _pair_verdicts(case, pair, by_pair[pair.index])]
-        verdicts += [(pair.index, v) for v in silence.verdicts(case, pair, by_pair[pair.index])]
+        forward = case.forward_of(pair)
+        asked = by_pair[forward.index] if forward is not None else []
+        verdicts += [(pair.index, v) for v in silence.verdicts(case, pair, by_pair[pair.index], asked)]
     verdicts.sort(key=lambda item: _rank(item[1]))
     pairs = tuple(_pair_answer(case, pair, by_pair[pair.index], verdicts) for pair in case.pairs)
     packets = count(found)
@@ -183,6 +185,9 @@ def _pair_answer(
     patterns = {v.pattern for _, v in own}
     if "persistent" in patterns:
         loss = "yes"
+    elif not packets.colored and any(v.why is not None and v.why.code == "guest_not_answering" for _, v in own):
+        # Of packets that nobody sent none is lost.
+        loss = "no"
     elif "unclear" in patterns or not packets.colored or packets.evidence_missing > MISSING_LIMIT * packets.colored:
         loss = "unknown"
     else:

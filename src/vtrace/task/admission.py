@@ -46,16 +46,16 @@ def check(spec: TaskSpec) -> None:
 
 
 def make_pairs(spec: TaskSpec, sources: Sequence[Endpoint], destinations: Sequence[Endpoint]) -> tuple[Pair, ...]:
-    """Every source with every destination, in every direction asked for.
+    """Every source with every destination, in every direction asked for, each packet in one pair only.
 
     Raises:
         UsageError: no pair is left, or there are too many.
     """
     ends = [
         (source, destination)
-        for source in dict.fromkeys(sources)
-        for destination in dict.fromkeys(destinations)
-        if (source.port, source.address) != (destination.port, destination.address)
+        for source in _merged(sources)
+        for destination in _merged(destinations)
+        if not _is_itself(source, destination)
     ]
     for source, destination in ends:
         if source.outside and destination.outside:
@@ -67,18 +67,54 @@ def make_pairs(spec: TaskSpec, sources: Sequence[Endpoint], destinations: Sequen
             )
     if not ends:
         raise UsageError("Source and destination are the same", "--from, --to", "", "Name two different VMs")
-    if len(ends) * len(spec.directions) > MAX_PAIRS:
-        raise UsageError(
-            f"{len(ends)} pairs are too many for one task", "--from, --to", f"the limit is {MAX_PAIRS}", "Name fewer"
-        )
     pairs: list[Pair] = []
     for source, destination in ends:
         for direction in spec.directions:
             first, last = (source, destination) if direction is Direction.FORWARD else (destination, source)
+            if direction is Direction.REPLY and _is_forward_too(first, last, ends, spec):
+                continue
             pairs.append(
                 Pair(index=len(pairs), direction=direction, source=first, destination=last, traffic=spec.traffic)
             )
+    if len(pairs) > MAX_PAIRS:
+        raise UsageError(
+            f"{len(pairs)} pairs are too many for one task",
+            "--from, --to",
+            f"the limit is {MAX_PAIRS}, and each direction of a pair counts",
+            "Name fewer VMs, or one direction",
+        )
     return tuple(pairs)
+
+
+def _is_itself(source: Endpoint, destination: Endpoint) -> bool:
+    """Whether both ends are one: a VM sends nothing to itself by its port, unless by an address that is translated."""
+    if source.port and source.port == destination.port and not (source.only or destination.only):
+        return True
+    return (source.port, source.address) == (destination.port, destination.address)
+
+
+def _merged(endpoints: Sequence[Endpoint]) -> list[Endpoint]:
+    """The endpoints, those that were named in several ways or by several of their addresses once."""
+    found: dict[tuple[str, tuple[str, ...], str], Endpoint] = {}
+    for end in endpoints:
+        key = (end.name, end.ports, end.only)
+        known = found.get(key, end)
+        found[key] = replace(
+            known,
+            addresses=tuple(dict.fromkeys((*known.addresses, *end.addresses))),
+            by_port=known.by_port or end.by_port,
+        )
+    return list(found.values())
+
+
+def _is_forward_too(
+    sender: Endpoint, receiver: Endpoint, ends: Sequence[tuple[Endpoint, Endpoint]], spec: TaskSpec
+) -> bool:
+    """Whether a reply's packets are those of another pair's forward direction: all that one VM sends to the other."""
+    traffic = spec.traffic
+    if traffic.sport != traffic.dport or traffic.tcp_flags is not None or traffic.icmp_type is not None:
+        return False
+    return Direction.FORWARD in spec.directions and not sender.only and (sender, receiver) in ends
 
 
 def translated(pairs: Sequence[Pair], inventory: Inventory) -> tuple[Pair, ...]:

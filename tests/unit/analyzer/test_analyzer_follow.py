@@ -40,7 +40,7 @@ def followed(records: list[LogRecord], packets: int = 100) -> Follower:
 
 
 def only(follower: Follower) -> Followed:
-    (packet,) = follower.packets.values()
+    (packet,) = follower.packets
     return packet
 
 
@@ -90,6 +90,49 @@ def test_of_identical_packets_all_must_arrive() -> None:
     log.switched(1)
     log.first(1)
     assert not only(followed(log.records)).complete
+
+
+TWO_PAIRS = [pair(), pair("web1", "db1", index=1)]
+
+
+def one_datagram_to_two() -> tuple[list[LogRecord], list[LogRecord]]:
+    """Records of one and the same datagram from web1 to web2 and to db1."""
+    one, two = Recorder(), Recorder()
+    one.switched(1)
+    two.routed(1, 1)
+    return one.records, [replace(record, dst="10.0.2.1") for record in two.records]
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+@pytest.mark.parametrize("shift", range(6))
+def test_one_datagram_sent_to_two_is_a_packet_of_each_pair(shift: int, lost: int) -> None:
+    records = one_datagram_to_two()
+    kept = [list(found) for found in records]
+    kept[lost].pop()
+    mixed = [r for found in kept for r in found]
+    mixed = mixed[shift:] + mixed[:shift]
+    follower = Follower(TWO_PAIRS, INVENTORY, 100)
+    for record in mixed:
+        follower.add(record, 0.0)
+    for index in (0, 1):
+        (packet,) = follower.of_pair(index)
+        assert {(r.chassis, r.seq, r.dst) for r in packet.records} == {(r.chassis, r.seq, r.dst) for r in kept[index]}
+        assert packet.complete == (index != lost)
+    assert [p.pair for p in follower.overdue(0.5)] == [lost]
+    assert follower.pair_settled(1 - lost, 0.5)
+    assert not follower.pair_settled(lost, 0.5)
+
+
+def test_what_one_pair_has_beyond_n_another_may_need() -> None:
+    first, second = one_datagram_to_two()
+    follower = Follower(TWO_PAIRS, INVENTORY, 1)
+    log = Recorder()
+    log.switched(7)
+    for record in (*log.records, *first, *second):
+        follower.add(record, 0.0)
+    assert [len(follower.of_pair(index)) for index in (0, 1)] == [1, 1]
+    assert follower.of_pair(1)[0].complete
+    assert not [r for r in follower.records if r.key == 1 and r.dst == "10.0.1.2"]
 
 
 def test_without_a_first_hop_record_nothing_is_settled_or_asked() -> None:

@@ -132,3 +132,56 @@ def test_a_guest_that_got_nothing_owes_no_answer() -> None:
 
 def test_where_the_reply_is_a_task_of_its_own_it_is_not_counted_twice() -> None:
     assert only(attribute(case(delivered(), replies=(ReplyCount(pair=0),), reply_asked=True))).kind == "delivered"
+
+
+# --- both directions -------------------------------------------------------------------------------------
+
+BOTH = [pair(), pair("web2", "web1", index=1, direction=Direction.REPLY)]
+
+
+def in_both(records: list[LogRecord], *, errors: int = 0, neighbors: tuple[NeighborWatch, ...] = ()) -> Attribution:
+    return attribute(
+        case(
+            records,
+            pairs=BOTH,
+            replies=(ReplyCount(pair=0, errors=errors),),
+            reply_asked=True,
+            neighbors=neighbors,
+        )
+    )
+
+
+def test_a_guest_that_does_not_answer_lost_nothing_in_the_reply() -> None:
+    found = in_both(delivered())
+    assert [(p.direction, p.loss, p.colored) for p in found.pairs] == [("forward", "no", 1), ("reply", "no", 0)]
+    (number,) = found.pairs[1].verdicts
+    silent = found.verdicts[number]
+    assert (silent.kind, code(silent), silent.direction) == ("no_traffic", "guest_not_answering", "reply")
+    assert (silent.from_, silent.to, silent.where.port) == ("web1", "web2", "web2")
+    assert found.loss == "no"
+
+
+def test_a_guest_that_was_reached_by_nothing_is_not_said_to_be_silent() -> None:
+    log = Recorder()
+    log.first(1)
+    found = in_both(log.records)
+    assert [(p.direction, p.loss) for p in found.pairs] == [("forward", "yes"), ("reply", "unknown")]
+    (number,) = found.pairs[1].verdicts
+    silent = found.verdicts[number]
+    assert (silent.kind, code(silent)) == ("no_traffic", "source_silent")
+    assert silent.why is not None
+    assert "nothing to answer" in silent.why.summary
+    assert found.loss == "yes"
+
+
+def test_an_error_is_an_answer_though_it_is_no_reply() -> None:
+    found = in_both(delivered(), errors=3)
+    assert code(found.verdicts[found.pairs[1].verdicts[0]]) == "source_silent"
+    assert [p.loss for p in found.pairs] == ["no", "unknown"]
+
+
+def test_a_guest_that_cannot_find_its_neighbor_is_no_guest_that_does_not_answer() -> None:
+    asked = NeighborWatch(pair=1, target="10.0.1.1", requests=3, answers=0)
+    found = in_both(delivered(), neighbors=(asked,))
+    assert code(found.verdicts[found.pairs[1].verdicts[0]]) == "neighbor_unresolved"
+    assert found.pairs[1].loss == "unknown"

@@ -7,7 +7,7 @@ from builders import endpoint
 from msgspec.structs import replace
 
 from vtrace.errors import RefusedError, UsageError
-from vtrace.model.task import Direction, TaskSpec, TrafficFilter
+from vtrace.model.task import Direction, Endpoint, TaskSpec, TrafficFilter
 from vtrace.task.admission import MAX_PACKETS, MAX_PAIRS, check, make_pairs, refuse_dscp_conflict
 
 SPEC = TaskSpec(task_id="t", sources=("web1",), destinations=("web2",))
@@ -106,3 +106,33 @@ def test_what_uses_the_dscp_refuses_the_task_unless_the_operator_says_yes() -> N
     assert "--allow-dscp" in caught.value.next_step
     refuse_dscp_conflict(["ACL 12345678 of web"], allowed=True)
     refuse_dscp_conflict([], allowed=False)
+
+
+def names(spec: TaskSpec, sources: list[Endpoint], destinations: list[Endpoint]) -> list[tuple[str, str, str]]:
+    return [(p.source.name, p.destination.name, p.direction.word) for p in make_pairs(spec, sources, destinations)]
+
+
+def test_a_vm_named_by_its_port_and_by_addresses_is_one() -> None:
+    port = endpoint("web1", "10.0.1.1", by_port=True)
+    (pair,) = make_pairs(SPEC, [endpoint("web2")], [endpoint("web1", "10.0.1.1"), endpoint("web1", "10.9.9.9"), port])
+    assert (pair.destination.addresses, pair.destination.by_port) == (("10.0.1.1", "10.9.9.9"), True)
+
+
+def test_a_vm_is_not_its_own_peer_by_another_of_its_addresses() -> None:
+    other = endpoint("web1", "10.9.9.9")
+    assert names(SPEC, [endpoint("web1")], [other, endpoint("web2")]) == [("web1", "web2", "forward")]
+    with pytest.raises(UsageError, match="are the same"):
+        make_pairs(SPEC, [endpoint("web1")], [other])
+
+
+def test_between_vms_on_both_sides_no_packet_is_of_two_pairs() -> None:
+    spec, ends = replace(SPEC, directions=BOTH), [endpoint("web1"), endpoint("web2")]
+    assert names(spec, ends, ends) == [("web1", "web2", "forward"), ("web2", "web1", "forward")]
+    reply = replace(SPEC, directions=(Direction.REPLY,))
+    assert names(reply, ends, ends) == [("web2", "web1", "reply"), ("web1", "web2", "reply")]
+
+
+def test_with_a_port_named_a_reply_is_not_the_other_pairs_forward_direction() -> None:
+    ends = [endpoint("web1"), endpoint("web2")]
+    spec = replace(SPEC, directions=BOTH, traffic=TrafficFilter(proto="tcp", dport=80))
+    assert len(names(spec, ends, ends)) == 4

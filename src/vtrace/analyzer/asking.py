@@ -76,9 +76,13 @@ class Asking:
         self._inventory = inventory
 
     def ask_overdue(self, group: TaskGroup, now_s: float) -> None:
-        """About packets that went in somewhere and did not come out in time: each flow at each place."""
+        """About packets that went in somewhere and did not come out in time: each flow at each place.
+
+        Of packets that are long lost only where nobody asked yet: on a busy machine their records come late.
+        """
         for packet in self._follow.overdue(now_s):
-            if now_s - packet.last_s <= LOST_AFTER_S:
+            asked = (packet.pair, packet.last.chassis, packet.flow_id) in self._asked
+            if now_s - packet.last_s <= LOST_AFTER_S or not asked:
                 self._ask_about(group, packet, now_s)
 
     def ask_arrived(self, group: TaskGroup) -> None:

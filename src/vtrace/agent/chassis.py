@@ -18,8 +18,9 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 from vtrace.agent.claims import Claims, bridge_lock
 from vtrace.agent.inspector import Inspector
 from vtrace.agent.logger import RecordLogger
+from vtrace.agent.standing import standing
 from vtrace.agent.survey import colors_used, entries_at_top, local_vifs
-from vtrace.collect.link import AgentCost, AgentEvent, AgentLost, Disturbed, SiteQuestion, Survey
+from vtrace.collect.link import AgentCost, AgentEvent, AgentLost, Disturbed, SiteQuestion, Standing, Survey
 from vtrace.color import registry
 from vtrace.errors import BridgeNotUnderstoodError, CannotWorkError, VTraceError
 from vtrace.model.inspection import SiteReport
@@ -238,6 +239,10 @@ class ChassisAgent:
     async def inspect(self, question: SiteQuestion) -> SiteReport:
         """Asks the slow path what becomes of a flow."""
         return await self._inspector.inspect(question)
+
+    async def standing(self, datapaths: Sequence[int]) -> Standing:
+        """The entries that stand for logical datapaths, and how ovn-controller is."""
+        return await standing(self._ofctl, self._rundir, datapaths)
 
     async def cached_packets(self, question: SiteQuestion) -> int:
         """Packets that the datapath's cache counts of what a question without headers is about."""

@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 import anyio
 from anyio.abc import TaskGroup
+from msgspec.structs import replace
 
 from vtrace.analyzer.arming import Arming
 from vtrace.analyzer.follow import LOST_AFTER_S, Followed, Follower
@@ -16,12 +17,15 @@ from vtrace.analyzer.questions import about_arrival, about_packet, about_request
 from vtrace.attribute.causes import find_cause
 from vtrace.attribute.endings import after_egress
 from vtrace.attribute.silence import keeps_from_color
-from vtrace.collect.link import AgentLink, NeighborSeen, NothingCachedError, SiteQuestion
+from vtrace.collect.link import AgentLink, NeighborSeen, NothingCachedError, SiteQuestion, Survey
 from vtrace.errors import VTraceError
 from vtrace.model.inspection import Inspection
 from vtrace.model.inventory import Inventory
+from vtrace.model.openflow import OfPort
+from vtrace.model.plan import LocalVif
 from vtrace.model.record import Point
 from vtrace.model.task import Pair
+from vtrace.ovn.lagging import LagFinder, datapaths_of, missing_port_entry, orphans
 from vtrace.ovn.objects import ObjectResolver
 from vtrace.plain.objects import PlainObjects
 
@@ -64,6 +68,7 @@ class Asking:
         self._arming = arming
         self._follow = follow
         self._resolver = resolver
+        self._lag = LagFinder(resolver.databases) if isinstance(resolver, ObjectResolver) else None
         self._asked: dict[_Key, float] = {}
         self._asking: set[_Key] = set()
         self.inspections: list[Inspection] = []
@@ -133,7 +138,8 @@ class Asking:
         for pair in self._pairs.values():
             unseen = not self._follow.of_pair(pair.index)
             for name, survey in self._arming.surveys.items():
-                for vif in self._arming.entries_of(pair, name) if unseen or survey.entries_at_top else ():
+                entries = self._arming.entries_of(pair, name) if unseen or survey.entries_at_top else []
+                for vif in entries or (_deaf_vifs(pair, survey, self._inventory) if unseen else ()):
                     for question in about_unseen(pair, vif):
                         await self._ask(name, question)
 
@@ -144,7 +150,7 @@ class Asking:
         self._asking.add(key)
         try:
             with anyio.fail_after(ASK_TIMEOUT_S):
-                self.inspections.append(await self._inspection(chassis, question))
+                self.inspections.append(await self._compared(chassis, await self._inspection(chassis, question)))
         except NothingCachedError:
             pass
         except TimeoutError:
@@ -165,6 +171,25 @@ class Asking:
         again = await self._resolver.inspection(await self._agents[chassis].inspect(question), layout)
         gone = rootless - without_row(again)
         return outdated(found, gone) if gone else again
+
+    async def _compared(self, chassis: str, found: Inspection) -> Inspection:
+        """The inspection of a lost packet, held against what the southbound database says of its way."""
+        if self._lag is None or found.lagging or found.outcome not in ("drop", "controller"):
+            return found
+        survey = self._arming.surveys[chassis]
+        cause = find_cause(found, self._inventory)
+        rootless = orphans(without_row(found))
+        if (cause is not None and cause.code == "foreign_flow_entry" and not rootless) or not found.steps:
+            return found
+        standing = await self._agents[chassis].standing(datapaths_of(found))
+        found = replace(found, controller=standing.controller)
+        if rootless and standing.controller:
+            found = outdated(found, rootless)
+        if found.lagging:
+            return found
+        lagging = missing_port_entry(found, survey, self._inventory)
+        lagging = lagging or await self._lag.missing_row(found, standing, survey.layout, self._inventory)
+        return replace(found, lagging=lagging)
 
     async def ask_again(self) -> None:
         """Asks once more at every place where packets ended, so that the answer knows which causes still stand."""
@@ -191,3 +216,13 @@ class Asking:
         found = [i for i in self.inspections if (i.pair, i.chassis, i.flow_id) == (pair, chassis, flow)]
         find = after_egress if packet.complete else find_cause
         return bool(found) and find(found[-1], self._inventory) is not None
+
+
+def _deaf_vifs(pair: Pair, survey: Survey, inventory: Inventory) -> tuple[LocalVif, ...]:
+    """The source's interfaces on a bridge that has no entry of OVN for them: what comes in by them is dropped."""
+    bound = {p.name: p for p in inventory.ends(pair.source) if p.chassis == survey.chassis and not p.type}
+    return tuple(
+        LocalVif(ofport=OfPort(p.ofport), datapath=bound[p.iface_id].datapath, key=bound[p.iface_id].key)
+        for p in survey.ports
+        if p.iface_id in bound and p.ofport > 0
+    )

@@ -12,6 +12,7 @@ from vtrace.attribute.cause import CANDIDATE, CONCLUDED, SEEN_ACTING, Cause, her
 from vtrace.attribute.cause import rfc3339 as rfc3339
 from vtrace.attribute.causes_balancer import balancer
 from vtrace.attribute.causes_gateway import gateway, other_bridge
+from vtrace.attribute.causes_lagging import lagging_bridge
 from vtrace.attribute.operator import ended_by
 from vtrace.model.answer import ObjectRef
 from vtrace.model.inspection import Inspection, ResolvedStep
@@ -82,20 +83,6 @@ def _operator_entry(inspection: Inspection, inventory: Inventory) -> Cause | Non
 def _passes_on(step: ResolvedStep) -> bool:
     """Whether an entry does nothing but go on to the next table."""
     return step.actions == (f"resubmit(,{step.table + 1})",)
-
-
-def _lagging_bridge(inspection: Inspection, inventory: Inventory) -> Cause | None:
-    if not inspection.lagging:
-        return None
-    step = last_step(inspection)
-    return Cause(
-        code="stale_flow_entry",
-        actor="provider",
-        summary=f"the bridge lags behind the southbound database: {inspection.lagging}",
-        object=ObjectRef(type="Chassis", name=inspection.chassis),
-        fix=f"on {inventory.server(inspection.chassis)}: ovn-appctl -t ovn-controller inc-engine/recompute",
-        place=here(step),
-    )
 
 
 def _translation_error(inspection: Inspection, inventory: Inventory) -> Cause | None:
@@ -460,7 +447,7 @@ _COUNTED = ("qos_rate_limit", "vif_queue_full")
 _RULES: tuple[Rule, ...] = (
     _operator_entry,
     _foreign_entry,
-    _lagging_bridge,
+    lagging_bridge,
     _translation_error,
     _logical_drop,
     other_bridge,

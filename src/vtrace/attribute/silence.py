@@ -113,6 +113,8 @@ def keeps_from_color(inspection: Inspection, pair: Pair, inventory: Inventory, *
     if cause.code == "vswitch_pipeline_error" and not seen:
         summary = f"{cause.summary}; so it does nothing at all with them, and they could not be colored"
         return replace(cause, summary=summary)
+    if cause.code == "stale_flow_entry" and inspection.steps and inspection.steps[-1].table == 0:
+        return replace(cause, summary=f"{cause.summary}; so what comes in there could not be colored")
     # In table 0, or on a bridge that packets come through first, an entry comes before ours.
     foreign = [step for step in inspection.steps if step.object.kind == "foreign"]
     if cause.code == "foreign_flow_entry" and (not foreign or foreign[-1].table == 0):

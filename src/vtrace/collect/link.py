@@ -119,6 +119,17 @@ class SiteQuestion(msgspec.Struct, frozen=True, kw_only=True):
     lost: bool = False
 
 
+class Standing(msgspec.Struct, frozen=True, kw_only=True):
+    """What stands on a bridge for the logical datapaths that were asked about.
+
+    `entries` are (table, priority, cookie). `controller` says what keeps ovn-controller from its work; empty if
+    nothing does.
+    """
+
+    controller: str = ""
+    entries: tuple[tuple[int, int, int], ...] = ()
+
+
 class AgentCost(msgspec.Struct, frozen=True, kw_only=True):
     """What a run cost on one chassis so far."""
 
@@ -179,6 +190,10 @@ class AgentLink(Protocol):
 
     async def inspect(self, question: SiteQuestion) -> SiteReport:
         """Asks the slow path what becomes of a flow."""
+
+    async def standing(self, datapaths: Sequence[int]) -> Standing:
+        """The entries that stand for logical datapaths, and how ovn-controller is."""
+        ...
 
     async def cached_packets(self, question: SiteQuestion) -> int:
         """Packets that the datapath's cache counts of what a question without headers is about."""

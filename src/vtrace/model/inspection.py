@@ -76,6 +76,7 @@ class Inspection(msgspec.Struct, frozen=True, kw_only=True):
             in an output, None where no such flow was found any more.
         log_to_physical: the bridge's table for output to ports.
         lagging: why the bridge is known to lag behind the southbound database; empty if it is not.
+        controller: what keeps the server's ovn-controller from its work, where that was asked; empty if nothing.
     """
 
     chassis: str
@@ -98,6 +99,7 @@ class Inspection(msgspec.Struct, frozen=True, kw_only=True):
     meters: tuple[MeterReading, ...] = ()
     ports: tuple[PortReading, ...] = ()
     lagging: str = ""
+    controller: str = ""
     log_to_physical: int = 0
     text: str = ""
 

@@ -68,6 +68,7 @@ class Chassis(msgspec.Struct, frozen=True, kw_only=True):
     hostname: str = ""
     encap_ips: tuple[str, ...] = ()
     encap_types: tuple[str, ...] = ()
+    uuid: str = ""
 
 
 class Nat(msgspec.Struct, frozen=True, kw_only=True):

@@ -53,6 +53,7 @@ class ObjectResolver:
     """Looks cookies up; remembers what it found for as long as the task runs."""
 
     def __init__(self, databases: OvnDatabases, inventory: Inventory) -> None:
+        self.databases = databases
         self._nb: Database = databases.nb
         self._sb: Database = databases.sb
         self._inventory = inventory

@@ -346,6 +346,7 @@ class InventoryReader:
                 hostname=hostname,
                 encap_ips=tuple(dict.fromkeys(e["ip"] for e in encaps)),
                 encap_types=tuple(dict.fromkeys(e["type"] for e in encaps)),
+                uuid=row["_uuid"],
             )
         return found
 

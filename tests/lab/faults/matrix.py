@@ -8,6 +8,7 @@ import random
 from collections.abc import Iterator
 
 from faults.catalogue import LOGICAL, Entry
+from faults.lagging import LAGGING
 from faults.physical import FOREIGN, FOREIGN_CORE, PHYSICAL
 
 DEFAULT_SEED = 20260101
@@ -18,7 +19,7 @@ Coordinates = dict[str, object]
 
 
 def entries() -> dict[str, Entry]:
-    return {entry.name: entry for entry in (*LOGICAL, *PHYSICAL, *FOREIGN)}
+    return {entry.name: entry for entry in (*LOGICAL, *PHYSICAL, *LAGGING, *FOREIGN)}
 
 
 def seed() -> int:
@@ -41,7 +42,7 @@ def coordinates(entry: Entry, number: int, *, near: bool) -> Coordinates:
 def core() -> list[Coordinates]:
     """Every kind of fault once, and its near-miss; of the entries put in by hand, every other near-miss."""
     known = entries()
-    names = [entry.name for entry in (*LOGICAL, *PHYSICAL)] + list(FOREIGN_CORE)
+    names = [entry.name for entry in (*LOGICAL, *PHYSICAL, *LAGGING)] + list(FOREIGN_CORE)
     cases = []
     for number, name in enumerate(names):
         cases.append(coordinates(known[name], number, near=False))

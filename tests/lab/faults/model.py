@@ -21,6 +21,7 @@ ACTORS = {
     "neighbor_unresolved": "provider",
     "port_unbound": "provider",
     "foreign_flow_entry": "provider",
+    "stale_flow_entry": "provider",
     "physical_loss": "physical",
     "vif_down": "guest",
     "guest_not_answering": "guest",

@@ -258,6 +258,23 @@ def test_a_foreign_entry_wins_over_what_its_wrong_result_looks_like() -> None:
 def test_lagging_bridge() -> None:
     found = cause(replace(inspection(PASSED), lagging="nb_cfg 7, chassis at 5"))
     assert told(found) == ("stale_flow_entry", "provider", "Chassis", HV1)
+    assert found.fix is not None
+    assert "restart ovn-controller" in found.fix
+
+
+def test_what_is_to_be_done_depends_on_what_keeps_ovn_controller_from_its_work() -> None:
+    lagging = replace(inspection(PASSED), lagging="…")
+    fixes = {
+        state: cause(replace(lagging, controller=state)).fix
+        for state in ("does not answer", "is not connected to the southbound database", "is paused")
+    }
+    assert "alive, stopped, busy" in str(fixes["does not answer"])
+    assert "ovn-remote" in str(fixes["is not connected to the southbound database"])
+    assert "debug/resume" in str(fixes["is paused"])
+
+
+def test_a_controller_that_does_not_answer_is_no_cause_by_itself() -> None:
+    assert find_cause(replace(inspection(PASSED, outcome="output"), controller="does not answer"), INVENTORY) is None
 
 
 # --- physical tables ---------------------------------------------------------------------------------------

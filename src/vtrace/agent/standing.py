@@ -1,0 +1,49 @@
+"""What stands on a bridge for some logical datapaths, and whether the ovn-controller that keeps it is well."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import anyio
+
+from vtrace.collect.link import Standing
+from vtrace.errors import CannotWorkError, ProtocolError
+from vtrace.ovs.ofctl import OfCtl
+from vtrace.ovs.unixctl import UnixctlError, call, ctl_path
+
+_DAEMON = "ovn-controller"
+# It answers at once unless it is stopped or computes; then its entries are as old as that.
+_ANSWER_S = 1.0
+
+
+async def standing(ofctl: OfCtl, rundir: str, datapaths: Sequence[int]) -> Standing:
+    """The entries of logical datapaths, by table, priority and cookie, and the state of ovn-controller."""
+    found: list[tuple[int, int, int]] = []
+    for key in datapaths:
+        found += [(e.table, e.priority, e.cookie) for e in await ofctl.dump_entries(match=f"metadata=0x{key:x}")]
+    return Standing(controller=await controller_state(rundir), entries=tuple(found))
+
+
+async def controller_state(rundir: str) -> str:
+    """What keeps ovn-controller from its work, in words; empty if nothing does.
+
+    Its sockets are in the run directory of Open vSwitch or in OVN's own beside that (ovn-appctl(8)).
+    """
+    place = ""
+    for candidate in (rundir, str(anyio.Path(rundir).parent / "ovn")):
+        if not place and await anyio.Path(candidate, f"{_DAEMON}.pid").exists():
+            place = candidate
+    if not place:
+        return "is not running"
+    try:
+        path = ctl_path(place, _DAEMON)
+        if (await call(path, "connection-status", timeout_s=_ANSWER_S)).strip() == "not connected":
+            return "is not connected to the southbound database"
+        if (await call(path, "debug/status", timeout_s=_ANSWER_S)).strip() == "paused":
+            return "is paused"
+    except (UnixctlError, ProtocolError):
+        # One that does not know the question, of another version, does answer.
+        return ""
+    except CannotWorkError:
+        return "does not answer"
+    return ""

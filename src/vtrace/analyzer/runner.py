@@ -344,7 +344,7 @@ class TaskRunner:
             await self._asking.ask_unseen()
         if asking.cancelled_caught:
             self.outcome.notes.append(
-                f"the last questions to the slow paths were not all answered in {ASK_AGAIN_S:g} s: a cause may be missing"
+                f"the last questions were not all answered in {ASK_AGAIN_S:g} s: a cause may be missing"
             )
         try:
             await self._count_replies()

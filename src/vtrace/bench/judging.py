@@ -96,9 +96,7 @@ def judge(right: Expected, document: Mapping[str, Any]) -> Judgement:
         given: tuple[str, ...] = (_code(pairs[0][1]),)
     else:
         lost = [v for v in verdicts if v["pattern"] == "persistent" or v["kind"] == "no_traffic"]
-        pairs = [(wanted, next((v for v in lost if _place(v) == wanted.place()), None)) for wanted in right.verdicts]
-        if len(lost) != len(right.verdicts):
-            pairs.append((right.verdicts[0], None))
+        pairs = _matched(right.verdicts, lost)
         given = tuple(_code(v) for v in lost)
     return Judgement(
         loss=loss == right.loss,
@@ -108,6 +106,24 @@ def judge(right: Expected, document: Mapping[str, Any]) -> Judgement:
         false_alarm=loss == "yes" and right.loss == "no",
         given=given,
     )
+
+
+def _matched(
+    wanted: Sequence[ExpectedVerdict], lost: Sequence[dict[str, Any]]
+) -> list[tuple[ExpectedVerdict, dict[str, Any] | None]]:
+    """Each that is wanted with one of its own: that which is right, else one of the same place. One too many is wrong."""
+    left, found = list(lost), []
+    for right in sorted(wanted, key=lambda right: not any(_is_right(right, v) for v in left)):
+        own = next((v for v in left if _is_right(right, v)), None)
+        own = own or next((v for v in left if _place(v) == right.place()), None)
+        if own is not None:
+            left.remove(own)
+        found.append((right, own))
+    return [*found, *((wanted[0], None) for _ in left[:1])]
+
+
+def _is_right(wanted: ExpectedVerdict, verdict: Mapping[str, Any]) -> bool:
+    return _place(verdict) == wanted.place() and _is_cause(wanted, verdict)
 
 
 def _place(verdict: Mapping[str, Any]) -> tuple[str, ...]:

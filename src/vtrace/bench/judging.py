@@ -111,7 +111,7 @@ def judge(right: Expected, document: Mapping[str, Any]) -> Judgement:
 def _matched(
     wanted: Sequence[ExpectedVerdict], lost: Sequence[dict[str, Any]]
 ) -> list[tuple[ExpectedVerdict, dict[str, Any] | None]]:
-    """Each that is wanted with one of its own: that which is right, else one of the same place. One too many is wrong."""
+    """Each that is wanted with one of its own: the right one, else one of the same place; one too many is wrong."""
     left, found = list(lost), []
     for right in sorted(wanted, key=lambda right: not any(_is_right(right, v) for v in left)):
         own = next((v for v in left if _is_right(right, v)), None)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import zip_longest
 
+from msgspec.structs import replace
 from rich.console import Console
 from rich.markup import escape
 
 from vtrace.model.answer import Answer, HopAnswer, PathAnswer, Verdict
+from vtrace.present.cli.matrix import MOST_CAUSES, causes, has_several_pairs, matrix
 
 _LOST = ("dropped", "lost_between")
+# Of several pairs: so many paths, and so many of a cause's pairs by name.
+_MOST_PATHS = 4
+_MOST_SHARES = 6
 _KINDS = {
     "vswitch": "vSwitch",
     "vrouter": "vRouter",
@@ -30,9 +36,9 @@ def render(answer: Answer, console: Console | None = None) -> None:
     """Prints an answer to a terminal or a pipe."""
     out = console or Console(highlight=False, soft_wrap=True)
     out.print(_headline(answer))
-    for verdict in answer.verdicts:
-        for line in _verdict(verdict):
-            out.print(line)
+    several = has_several_pairs(answer)
+    for line in _of_several(answer) if several else [line for v in answer.verdicts for line in _verdict(v)]:
+        out.print(line)
     for change in answer.changes:
         out.print(f"\n[yellow]Δ[/] {escape(change.at)}: {escape(change.text)}")
     packets = answer.packets
@@ -45,7 +51,7 @@ def render(answer: Answer, console: Console | None = None) -> None:
         out.print(
             f"{answer.cost.packets_for_others} more went to the same shared address and on to others: not counted"
         )
-    for path in answer.paths:
+    for path in _paths_of_several(answer) if several else answer.paths:
         for line in _path(path):
             out.print(line)
     for note in answer.notes:
@@ -75,9 +81,55 @@ def _headline(answer: Answer) -> str:
     return "[bold yellow]No verdict: the evidence is not enough.[/]"
 
 
-def _verdict(verdict: Verdict) -> list[str]:
+def _of_several(answer: Answer) -> list[str]:
+    """The matrix of several pairs, and each cause once, with the packets it took of each pair."""
+    found = causes(answer)
+    losses = [pair.loss for pair in answer.pairs]
+    lines = [
+        f"{len(losses)} pairs (each direction is one): {losses.count('yes')} with loss, {losses.count('no')} without, "
+        f"{losses.count('unknown')} unknown",
+        "",
+        *(escape(line) for line in matrix(answer, found)),
+    ]
+    for cause in found[:MOST_CAUSES]:
+        first = cause.verdicts[0]
+        whom = _pair(first) if len(cause.verdicts) == 1 else f"{len(cause.verdicts)} pairs"
+        described = _verdict(replace(first, packets=cause.packets), f"{cause.letter}. {whom}")
+        if len(cause.verdicts) > 1:
+            shares = [f"{_pair(v)} {v.packets}" for v in cause.verdicts[:_MOST_SHARES]]
+            more = len(cause.verdicts) - len(shares)
+            described.insert(2, escape(f"  of {', '.join(shares)}{f' and {more} more' if more else ''}"))
+        lines += described
+    if len(found) > MOST_CAUSES:
+        lines += ["", f"and {len(found) - MOST_CAUSES} more causes: --json has them"]
+    missing: Counter[str] = Counter()
+    for verdict in answer.verdicts:
+        if verdict.kind == "evidence_missing" and verdict.packets:
+            missing[verdict.where.server or "unknown"] += verdict.packets
+    if missing:
+        places = ", ".join(f"{server} ({packets} packets)" for server, packets in missing.most_common(_MOST_SHARES))
+        lines += ["", f"[yellow]•[/] evidence is missing after {escape(places)}"]
+    return lines
+
+
+def _paths_of_several(answer: Answer) -> list[PathAnswer]:
+    """Of many paths a few of those that did not lead to the end."""
+    return [path for path in answer.paths if path.disposition in _LOST][:_MOST_PATHS]
+
+
+def _pair(verdict: Verdict) -> str:
+    ends = (verdict.from_, verdict.to)
+    return " → ".join(ends if verdict.direction == "forward" else reversed(ends))
+
+
+def _verdict(verdict: Verdict, whom: str = "") -> list[str]:
+    """A verdict in words.
+
+    Args:
+        whom: what to call its pair, if not by its ends.
+    """
     where = verdict.where
-    pair = f"{verdict.from_} → {verdict.to}" if verdict.direction == "forward" else f"{verdict.to} → {verdict.from_}"
+    pair = whom or _pair(verdict)
     device = f"{_KINDS.get(where.vfd_kind or '', 'device')} {where.vfd}" if where.vfd else "an unknown device"
     place = f"{device} on server {where.server or 'unknown'}"
     if where.server_ip:

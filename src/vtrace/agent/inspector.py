@@ -7,11 +7,12 @@ Traces and dumps run in ovs-vswitchd's main thread, so they are made one at a ti
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import anyio
 
 from vtrace.agent.cached import Wanted, colors, is_neighbor_discovery, likely_passes
+from vtrace.agent.ways import Ways, tunnel_bytes
 from vtrace.collect.link import NothingCachedError, SiteQuestion
 from vtrace.color import registry
 from vtrace.errors import VTraceError
@@ -42,8 +43,9 @@ class Inspector:
         self._meters_before: dict[int, int] = {}
         self._ports_before: dict[str, BridgePort] = {}
         self._turn = anyio.Lock()
-        self._read: tuple[tuple[MeterReading, ...], tuple[PortReading, ...]] | None = None
+        self._read: tuple[tuple[MeterReading, ...], BridgeFacts] | None = None
         self._read_s = 0.0
+        self._ways = Ways()
         # The logical ports of interfaces, where these do not say it themselves.
         self.named: Mapping[str, str] = {}
 
@@ -51,7 +53,7 @@ class Inspector:
         """Notes the counters at the beginning of a task, so that inspections tell what was dropped since."""
         if self._facts is None:
             self._meters_before = {m.meter_id: m.band_packets for m in await self._ofctl.meters()}
-            self._ports_before = {p.name: p for p in facts.ports}
+            self._ports_before = {p.name: p for p in (*facts.ports, *facts.others)}
         self._facts = facts
         self._layout = layout
 
@@ -99,7 +101,9 @@ class Inspector:
                 # A trace has no hash to choose a load balancer's backend by: only cached flows know.
                 raise NothingCachedError("The datapath caches no flow past the load balancer", path)
             outcome, outputs = self._outcome(found)
-            meters, ports = await self._readings()
+            meters, now = await self._readings()
+            exits = self._named_readings(now, await self._ways.out(path, self._kind(), found))
+            entrances = self._named_readings(now, await self._into(path, question))
             report = SiteReport(
                 chassis=self._facts.system_id if self._facts else "",
                 bridge=self._bridge,
@@ -117,7 +121,10 @@ class Inspector:
                 outputs=outputs,
                 real_drop=datapath.ends_in_drop(flows[-1]) if flows else None,
                 meters=meters,
-                ports=ports,
+                ports=self._port_readings(now),
+                exits=exits,
+                entrances=entrances,
+                overhead_bytes=tunnel_bytes(found),
             )
             await anyio.sleep(MIN_INTERVAL_S)
         return report
@@ -190,12 +197,18 @@ class Inspector:
             return "controller", outputs
         return "drop", outputs
 
-    async def _readings(self) -> tuple[tuple[MeterReading, ...], tuple[PortReading, ...]]:
+    async def _readings(self) -> tuple[tuple[MeterReading, ...], BridgeFacts]:
         """Meters and ports, read anew when the last reading is old: each takes a program to start."""
         if self._read is None or time.monotonic() - self._read_s > READ_EVERY_S:
-            self._read = (await self._meter_readings(), await self._port_readings())
+            self._read = (await self._meter_readings(), await ovs_bridge.read_bridge(self._rundir, self._bridge))
             self._read_s = time.monotonic()
         return self._read
+
+    async def _into(self, path: str, question: SiteQuestion) -> tuple[str, ...]:
+        return await self._ways.into(path, self._kind(), question.entry) if question.lost else ()
+
+    def _kind(self) -> str:
+        return (self._facts.datapath_type if self._facts else "") or "system"
 
     async def _meter_readings(self) -> tuple[MeterReading, ...]:
         return tuple(
@@ -207,12 +220,15 @@ class Inspector:
             for m in await self._ofctl.meters()
         )
 
-    async def _port_readings(self) -> tuple[PortReading, ...]:
-        facts = await ovs_bridge.read_bridge(self._rundir, self._bridge)
+    def _port_readings(self, facts: BridgeFacts) -> tuple[PortReading, ...]:
         known = [p for p in facts.ports if p.iface_id or p.name in self.named or p.kind == "patch"]
-        return tuple(self._reading(port) for port in known)
+        return tuple(self._reading(port, facts) for port in known)
 
-    def _reading(self, port: BridgePort) -> PortReading:
+    def _named_readings(self, facts: BridgeFacts, names: Sequence[str]) -> tuple[PortReading, ...]:
+        """Readings of devices of any bridge."""
+        return tuple(self._reading(port, facts) for port in (*facts.ports, *facts.others) if port.name in names)
+
+    def _reading(self, port: BridgePort, facts: BridgeFacts) -> PortReading:
         before = self._ports_before.get(port.name)
 
         def grown(counter: str) -> int:
@@ -231,6 +247,8 @@ class Inspector:
             tx_dropped=grown("tx_dropped"),
             rx_dropped=grown("rx_dropped"),
             tx_errors=grown("tx_errors"),
+            mtu=port.mtu,
+            segments=facts.segments,
         )
 
 

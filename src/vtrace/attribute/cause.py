@@ -28,6 +28,7 @@ class Cause(msgspec.Struct, frozen=True, kw_only=True):
 
     `key` tells two causes apart: equal keys are the same cause. `balancer` is the load balancer that ended it itself:
     the device that answers name then. `because` is the key of the cause behind this one, if an inspection shows that.
+    `needs_bytes` is how long a packet the object would have to carry.
     """
 
     code: str
@@ -40,6 +41,7 @@ class Cause(msgspec.Struct, frozen=True, kw_only=True):
     evidence: tuple[Evidence, ...] = ()
     balancer: str = ""
     because: tuple[str, ...] = ()
+    needs_bytes: int = 0
 
     @property
     def key(self) -> tuple[str, ...]:

@@ -17,6 +17,14 @@ from vtrace.attribute.causes import find_cause
 from vtrace.attribute.causes_balancer import backend_down
 from vtrace.attribute.causes_gateway import silent_gateway
 from vtrace.attribute.causes_nat import untranslated
+from vtrace.attribute.causes_size import (
+    Links,
+    longer_than_carried,
+    refused_by_port,
+    refused_by_receiver,
+    refused_by_sender,
+    too_large_for_router,
+)
 from vtrace.attribute.moving import Moves, is_stale, shows_cause_soon
 from vtrace.attribute.rewriting import vip_of
 from vtrace.model.answer import Evidence, ObjectRef, Where
@@ -79,7 +87,8 @@ class _Endings:
         self._moves = Moves(case)
 
     def all(self) -> list[Ending]:
-        found = []
+        found: list[Ending] = []
+        links = Links(self._case)
         taken: dict[int, int] = defaultdict(int)
         for row in self._case.reconstruction.packets.sort_by(
             [("pair", "ascending"), ("order", "ascending")]
@@ -88,7 +97,15 @@ class _Endings:
                 self.for_others[row["pair"]] += 1
             elif taken[row["pair"]] < self._case.packets_asked:
                 taken[row["pair"]] += 1
-                found.append(self._ending(row))
+                ending = self._ending(row)
+                links.note(row, len(found), ending.kind, ending.cause)
+                found.append(ending)
+        for number, confidence, seen, remedy in links.too_long():
+            ending = found[number]
+            if ending.cause is not None:
+                between = f"between {ending.where.server} and {ending.where.next_server}"
+                cause = longer_than_carried(ending.cause, confidence, seen, remedy, between)
+                found[number] = msgspec.structs.replace(ending, cause=cause)
         return found
 
     def _is_for_another(self, row: dict[str, Any]) -> bool:
@@ -151,6 +168,9 @@ class _Endings:
                 return "dropped", where_of(self._inventory, last.chassis, place), cause
         here = where_of(self._inventory, last.chassis, place)
         port = self._inventory.port_by_key(last.datapath, last.out_key)
+        refused = self._refused(inspection, last, port)
+        if refused is not None:
+            return "dropped", here, refused
         if port is not None and port.type in OUTWARD:
             return "left_domain", here, self._untranslated(row)
         if port is not None and port in wanted:
@@ -165,6 +185,12 @@ class _Endings:
         if port is None and self._was_balanced(row):
             return "evidence_missing", here, None
         return "dropped", here, _misdelivered(port, last, pair.destination.name)
+
+    def _refused(self, inspection: Inspection | None, last: LogRecord, port: LogicalPort | None) -> Cause | None:
+        """The device behind the port that it was handed to, where that carries nothing so long."""
+        if inspection is None or port is None or inspection.outcome != "output" or port.type in _LEADS_ON:
+            return None
+        return refused_by_port(last, inspection, port.name, self._inventory)
 
     def _untranslated(self, row: dict[str, Any]) -> Cause | None:
         """Why nobody can answer what left, if its address says so."""
@@ -216,7 +242,13 @@ class _Endings:
                 return "dropped", where_of(inventory, last.peer, cause.place if cause.place.datapath else place), cause
         if self._was_disturbed(last.peer, last) or self._cut_explains(last.peer):
             return "evidence_missing", where, None
-        return "lost_between", where, _between(last, check, inventory)
+        cause = _between(last, check, inventory)
+        if cause.code == "physical_loss":
+            there = next(reversed(case.of_flow(row["pair"], last.peer, flow_id(first))), None)
+            cause = (
+                refused_by_sender(last, at_sender, inventory) or refused_by_receiver(last, there, inventory) or cause
+            )
+        return "lost_between", where, cause
 
     def _stopped(self, row: dict[str, Any], last: LogRecord) -> tuple[str, Where, Cause | None]:
         """No record after one that should have been followed by another here."""
@@ -226,6 +258,8 @@ class _Endings:
         cause = find_cause(inspection, self._inventory) if inspection is not None else None
         if row["disposition"] == Disposition.UNPLANNED and is_stale(self._case, inspection, last):
             return "evidence_missing", where_of(self._inventory, last.chassis, place), None
+        # What is too large is diverted where that is checked, before whatever ends a short one further on.
+        cause = too_large_for_router(last, inspection, place.datapath, self._inventory) or cause
         if cause is not None:
             return "dropped", where_of(self._inventory, last.chassis, _more_exact(cause.place, place)), cause
         here = where_of(self._inventory, last.chassis, place)

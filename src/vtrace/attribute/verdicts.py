@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 import msgspec.structs
 
-from vtrace.attribute import silence
+from vtrace.attribute import causes_size, silence
 from vtrace.attribute.case import Case
 from vtrace.attribute.cause import Cause
 from vtrace.attribute.causes import find_cause
@@ -94,6 +94,8 @@ def still_stands(case: Case, ending: Ending) -> bool:
     """Whether the last inspection at the place of a loss still shows its cause."""
     if ending.cause is None:
         return False
+    if ending.cause.code == "mtu_exceeded":
+        return causes_size.stands(case, ending.pair, ending.cause)
     latest = {(i.chassis, i.flow_id): i for i in case.inspections if i.pair == ending.pair}
     for inspection in latest.values():
         if case.inventory.server(inspection.chassis) != ending.where.server:

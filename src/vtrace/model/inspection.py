@@ -39,6 +39,7 @@ class PortReading(msgspec.Struct, frozen=True, kw_only=True):
     """An interface the flow uses: what it dropped since the task began, and whether it is up.
 
     `behind` and `cut_off` are a patch's: the ports of the bridge at its other side, and whether none of them is up.
+    `mtu` is the longest IP packet that it takes (0: not known); where `segments`, longer ones may go in pieces.
     """
 
     name: str
@@ -53,6 +54,8 @@ class PortReading(msgspec.Struct, frozen=True, kw_only=True):
     tx_dropped: int
     rx_dropped: int
     tx_errors: int
+    mtu: int = 0
+    segments: bool = False
 
 
 class Inspection(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,6 +80,9 @@ class Inspection(msgspec.Struct, frozen=True, kw_only=True):
         log_to_physical: the bridge's table for output to ports.
         lagging: why the bridge is known to lag behind the southbound database; empty if it is not.
         controller: what keeps the server's ovn-controller from its work, where that was asked; empty if nothing.
+        exits: the devices by which it would leave the server in the end: the underlay's for a tunnel.
+        entrances: for what came by a tunnel the underlay's device that leads back to its sender.
+        overhead_bytes: what the tunnel that it goes out by adds to its length, 0 where that is not known.
     """
 
     chassis: str
@@ -102,6 +108,9 @@ class Inspection(msgspec.Struct, frozen=True, kw_only=True):
     controller: str = ""
     log_to_physical: int = 0
     text: str = ""
+    exits: tuple[PortReading, ...] = ()
+    entrances: tuple[PortReading, ...] = ()
+    overhead_bytes: int = 0
 
 
 class SiteReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -124,3 +133,6 @@ class SiteReport(msgspec.Struct, frozen=True, kw_only=True):
     real_drop: bool | None = None
     meters: tuple[MeterReading, ...] = ()
     ports: tuple[PortReading, ...] = ()
+    exits: tuple[PortReading, ...] = ()
+    entrances: tuple[PortReading, ...] = ()
+    overhead_bytes: int = 0

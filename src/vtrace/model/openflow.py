@@ -93,7 +93,8 @@ class BridgePort(msgspec.Struct, frozen=True, kw_only=True):
     """An interface of the bridge. `iface_id` is `external_ids:iface-id`, empty if it has none.
 
     `behind` names the ports of the bridge at the other side of a patch: the datapath knows those, not the patch.
-    `cut_off` says that all network cards there are down.
+    `cut_off` says that all network cards there are down. `mtu` is the longest IP packet that it takes, 0 where that is
+    not known.
     """
 
     name: str
@@ -105,6 +106,7 @@ class BridgePort(msgspec.Struct, frozen=True, kw_only=True):
     admin_up: bool = True
     link_up: bool = True
     error: str = ""
+    mtu: int = 0
     statistics: dict[str, int] = {}
 
 

@@ -91,6 +91,9 @@ class ObjectResolver:
             real_drop=report.real_drop,
             meters=report.meters,
             ports=report.ports,
+            exits=report.exits,
+            entrances=report.entrances,
+            overhead_bytes=report.overhead_bytes,
             log_to_physical=layout.log_to_physical,
             text=report.trace.text,
         )

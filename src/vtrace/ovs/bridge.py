@@ -17,12 +17,12 @@ from vtrace.ovs.jsonrpc import transact
 
 TUNNEL_KINDS = frozenset(("geneve", "vxlan", "stt", "gre", "erspan", "ip6gre", "ip6erspan"))
 _COLUMNS = {
-    "Open_vSwitch": ["external_ids", "ovs_version"],
+    "Open_vSwitch": ["external_ids", "other_config", "ovs_version"],
     "Bridge": ["name", "ports", "datapath_id", "datapath_type", "protocols"],
     "Port": ["_uuid", "name", "interfaces", "external_ids"],
     "Interface": [
         "_uuid", "name", "type", "ofport", "options", "external_ids", "statistics",
-        "admin_state", "link_state", "error",
+        "admin_state", "link_state", "error", "mtu",
     ],
 }  # fmt: skip
 
@@ -30,7 +30,8 @@ _COLUMNS = {
 class BridgeFacts(msgspec.Struct, frozen=True, kw_only=True):
     """A chassis and its bridge. Tunnels are in `ports` too, under the same name.
 
-    `system_id` is the chassis name. `protocols` is empty where every OpenFlow version is allowed.
+    `system_id` is the chassis name. `protocols` is empty where every OpenFlow version is allowed. `others` are the
+    ports of the other bridges there. `segments`: what is longer than a port's MTU may leave by it in pieces.
     """
 
     name: str
@@ -44,6 +45,8 @@ class BridgeFacts(msgspec.Struct, frozen=True, kw_only=True):
     ports: tuple[BridgePort, ...]
     tunnels: tuple[TunnelPort, ...]
     protocols: tuple[str, ...] = ()
+    others: tuple[BridgePort, ...] = ()
+    segments: bool = False
 
 
 async def read_bridge(rundir: str, bridge: str = "br-int", *, timeout_s: float = 5) -> BridgeFacts:
@@ -88,6 +91,7 @@ def _facts(
     members = set(bridge["ports"])
     by_uuid = {row["_uuid"]: row for row in interfaces}
     pairs = [(port, by_uuid[one]) for port in ports if port["_uuid"] in members for one in port["interfaces"]]
+    own = {interface["_uuid"] for _, interface in pairs}
     return BridgeFacts(
         name=bridge["name"],
         datapath_id=_one(bridge["datapath_id"]),
@@ -99,6 +103,9 @@ def _facts(
         encap_types=_listed(ids, "ovn-encap-type", system_id),
         protocols=bridge["protocols"],
         ports=tuple(_port(interface, behind) for _, interface in pairs),
+        others=tuple(_port(row, behind) for uuid, row in by_uuid.items() if uuid not in own),
+        # The kernel's datapath takes what comes in by an offloading card, or out of conntrack, as one long packet.
+        segments=bridge["datapath_type"] != "netdev" or root["other_config"].get("userspace-tso-enable") == "true",
         tunnels=tuple(_tunnel(port, interface) for port, interface in pairs if interface["type"] in TUNNEL_KINDS),
     )
 
@@ -138,6 +145,7 @@ def _port(row: dict[str, Any], behind: dict[str, tuple[dict[str, Any], ...]]) ->
         admin_up=_one(row["admin_state"]) == "up",
         link_up=_one(row["link_state"]) == "up",
         error=_one(row["error"]),
+        mtu=int(_one(row["mtu"]) or 0),
         statistics={name: int(value) for name, value in row["statistics"].items()},
     )
 

@@ -55,5 +55,8 @@ class PlainObjects:
             real_drop=report.real_drop,
             meters=report.meters,
             ports=report.ports,
+            exits=report.exits,
+            entrances=report.entrances,
+            overhead_bytes=report.overhead_bytes,
             text=report.trace.text,
         )

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from faults.catalogue import LOGICAL, Entry
 from faults.lagging import LAGGING
 from faults.physical import FOREIGN, FOREIGN_CORE, PHYSICAL
+from faults.sizes import SIZES
 
 DEFAULT_SEED = 20260101
 SAMPLE_SIZE = 12
@@ -19,7 +20,7 @@ Coordinates = dict[str, object]
 
 
 def entries() -> dict[str, Entry]:
-    return {entry.name: entry for entry in (*LOGICAL, *PHYSICAL, *LAGGING, *FOREIGN)}
+    return {entry.name: entry for entry in (*LOGICAL, *PHYSICAL, *LAGGING, *SIZES, *FOREIGN)}
 
 
 def seed() -> int:
@@ -43,6 +44,7 @@ def core() -> list[Coordinates]:
     """Every kind of fault once, and its near-miss; of the entries put in by hand, every other near-miss."""
     known = entries()
     names = [entry.name for entry in (*LOGICAL, *PHYSICAL, *LAGGING)] + list(FOREIGN_CORE)
+    names += [entry.name for entry in SIZES]
     cases = []
     for number, name in enumerate(names):
         cases.append(coordinates(known[name], number, near=False))

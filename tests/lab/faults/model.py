@@ -22,6 +22,7 @@ ACTORS = {
     "port_unbound": "provider",
     "foreign_flow_entry": "provider",
     "stale_flow_entry": "provider",
+    "mtu_exceeded": "provider",
     "physical_loss": "physical",
     "vif_down": "guest",
     "guest_not_answering": "guest",

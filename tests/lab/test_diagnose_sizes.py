@@ -1,0 +1,111 @@
+"""Packets that are lost for their length: by a wire, at a router's port; and a wire that does not look at lengths."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from faults import answers
+from faults.facts import Facts
+from faults.model import Expect, Fault, Pair, Row
+from faults.physical import wire
+from faults.running import Traffic, apply
+
+pytestmark = pytest.mark.lab
+
+PACKETS = 40
+GENEVE_BYTES = 58
+"""What the tunnel adds over IPv4: outer IP, UDP, Geneve with OVN's option, the inner Ethernet header."""
+HEADERS = {4: 28, 6: 48}
+"""IP and ICMP."""
+
+
+@pytest.fixture
+def traffic(facts: Facts) -> Iterator[Traffic]:
+    made = Traffic(facts)
+    try:
+        yield made
+    finally:
+        made.stop()
+
+
+def diagnose_pings(facts: Facts, traffic: Traffic, pair: Pair, fault: Fault, sizes: tuple[int, ...]) -> answers.Answer:
+    """Pings of several sizes while a fault is in."""
+    apply(facts, fault.inject)
+    try:
+        for size in sizes:
+            traffic.ping(pair, ("-M", "do", "-s", str(size), pair.dst), 0)
+        args = ("--from", pair.source, "--to", pair.destination, "--proto", "icmp", "--ip", str(pair.ip))
+        answer = answers.diagnose(facts, *args, "--packets", str(PACKETS), "--timeout", "20")
+        answers.check_sound(answer, PACKETS)
+        answers.check_expected(answer, fault.expect, facts)
+    finally:
+        traffic.stop()
+        apply(facts, fault.heal, check=False)
+    return answer
+
+
+def between(pair: Pair, code: str, **more: object) -> Expect:
+    return Expect(
+        "lost_between",
+        pair.source_server,
+        pair.destination_switch,
+        code=code,
+        next_server=pair.destination_server,
+        object_type="Tunnel",
+        **more,  # type: ignore[arg-type]
+    )
+
+
+@pytest.mark.parametrize("ip", [4, 6])
+@pytest.mark.parametrize("placement", ["switched-remote", "routed-remote"])
+def test_pings_of_69_bytes_are_lost_and_of_68_arrive(facts: Facts, traffic: Traffic, placement: str, ip: int) -> None:
+    pair = facts.pair(placement, 4 if ip == 4 else 6)
+    longest = 68 + HEADERS[pair.ip] + GENEVE_BYTES
+    inject, heal = wire(pair, "injected", f"meta length > {longest}")
+    words = (f"{69 + HEADERS[pair.ip]} bytes", f"{68 + HEADERS[pair.ip]} bytes")
+    fault = Fault("length", (inject,), (heal,), between(pair, "mtu_exceeded", evidence_words=words))
+    answer = diagnose_pings(facts, traffic, pair, fault, (68, 69))
+    counts = answer.document["packets"]
+    assert 0 < counts["delivered"] < counts["colored"] == counts["delivered"] + counts["lost_between"], answer.text()
+
+
+def test_a_wire_that_carries_all_of_the_sizes_sent(facts: Facts, traffic: Traffic) -> None:
+    pair = facts.pair("switched-remote", 4)
+    inject, heal = wire(pair, "near", f"meta length > {69 + HEADERS[4] + GENEVE_BYTES}")
+    well = Expect("delivered", pair.destination_server, pair.destination_switch, loss="no", pattern=None, exit_code=0)
+    diagnose_pings(facts, traffic, pair, Fault("near", (inject,), (heal,), well), (68, 69))
+
+
+def test_a_wire_that_loses_at_random_stays_physical(facts: Facts, traffic: Traffic) -> None:
+    pair = facts.pair("switched-remote", 4)
+    inject, heal = wire(pair, "injected", "numgen random mod 3 0")
+    fault = Fault("random", (inject,), (heal,), between(pair, "physical_loss"))
+    diagnose_pings(facts, traffic, pair, fault, (68, 700, 1300))
+
+
+@pytest.mark.parametrize(("limit", "lost"), [(500, True), (900, False)])
+def test_a_router_port_with_a_gateway_mtu(facts: Facts, traffic: Traffic, limit: int, lost: bool) -> None:
+    """The router tells the sender, whose kernel would then send no more of them: its route is told not to listen."""
+    pair = facts.pair("routed-remote", 4)
+    port = f"{pair.router}-{pair.destination_switch}"
+    nb = ("ovn-nbctl", "--wait=hv", "--timeout=20")
+    row = Row("Logical_Router_Port", f"name={port}")
+    expect = Expect("dropped", pair.source_server, pair.router, "vrouter", code="mtu_exceeded", row=row)
+    if not lost:
+        expect = Expect(
+            "delivered", pair.destination_server, pair.destination_switch, loss="no", pattern=None, exit_code=0
+        )
+    route = (f"{pair.dst}/32", "via", "10.1.1.1", "mtu", "lock", "1400")
+    facts.execute("central", *nb, "set", "Logical_Router_Port", port, f"options:gateway_mtu={limit}")
+    facts.execute(pair.source, "ip", "route", "add", *route)
+    try:
+        traffic.ping(pair, ("-s", "600", pair.dst), 0)
+        args = ("--from", pair.source, "--to", pair.destination, "--proto", "icmp", "--packets", "20")
+        answer = answers.diagnose(facts, *args, "--timeout", "20")
+    finally:
+        traffic.stop()
+        facts.execute(pair.source, "ip", "route", "del", route[0], check=False)
+        facts.execute("central", *nb, "remove", "Logical_Router_Port", port, "options", "gateway_mtu", check=False)
+    answers.check_sound(answer, 20)
+    answers.check_expected(answer, expect, facts)

@@ -10,17 +10,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
-import platform
 import secrets
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from vtrace.bench.figures import commit, machine, percentile
 
 PROGRAM = [sys.executable, "-m", "vtrace.present.cli.main"]
 PACKETS = 100
@@ -38,11 +37,6 @@ def vtrace(*words: str) -> str:
     if done.returncode != 0:
         sys.exit(f"vtrace {' '.join(words)}: exit {done.returncode}\n{done.stderr}")
     return done.stdout
-
-
-def percentile(values: Sequence[float], share: float) -> float:
-    """The smallest value that at least this share of them do not exceed."""
-    return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
 
 
 def one_run(lab: str, expected: int) -> tuple[float, float]:
@@ -81,31 +75,13 @@ def measure(lab: str, runs: int, fault: bool) -> dict[str, float]:
     return {
         "runs": runs,
         "time_to_verdict_median_s": round(statistics.median(process), 3),
-        "time_to_verdict_p95_s": round(percentile(process, 0.95), 3),
+        "time_to_verdict_p95_s": round(percentile(sorted(process), 0.95), 3),
         "time_to_verdict_min_s": round(min(process), 3),
         "time_to_verdict_max_s": round(max(process), 3),
         "verdict_median_s": round(statistics.median(verdict), 3),
-        "verdict_p95_s": round(percentile(verdict, 0.95), 3),
+        "verdict_p95_s": round(percentile(sorted(verdict), 0.95), 3),
         "load_average_max": round(max(load), 1),
     }
-
-
-def machine() -> str:
-    model = next(
-        (
-            line.partition(":")[2].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if "model name" in line
-        ),
-        platform.processor(),
-    )
-    return f"{os.cpu_count()} cores, {model}, Linux {platform.release()}"
-
-
-def commit() -> str:
-    argv = ["git", "-C", str(Path(__file__).parents[1]), "rev-parse", "HEAD"]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=10, check=False)
-    return done.stdout.strip() or "unknown"
 
 
 def main() -> int:

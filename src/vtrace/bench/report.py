@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import math
-import os
-import platform
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
+from vtrace.bench.figures import interval, machine, percentile
 from vtrace.bench.running import Outcome
 
 
@@ -41,21 +38,6 @@ def figures(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     }
 
 
-def interval(right: int, count: int) -> tuple[float, float]:
-    """The 95 % interval of a share (Wilson 1927)."""
-    if not count:
-        return 0.0, 1.0
-    z, share = 1.96, right / count
-    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
-    half = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count)) / (1 + z * z / count)
-    return round(max(0.0, middle - half), 4), round(min(1.0, middle + half), 4)
-
-
-def percentile(values: Sequence[float], share: float) -> float:
-    """The smallest of sorted values that at least this share of them do not exceed."""
-    return values[max(0, math.ceil(share * len(values)) - 1)] if values else 0.0
-
-
 def confusion(outcomes: Iterable[Outcome]) -> dict[str, Counter[str]]:
     """For each right code ("" healthy) how often each code was given; cases of one fault only."""
     found: dict[str, Counter[str]] = defaultdict(Counter)
@@ -63,13 +45,6 @@ def confusion(outcomes: Iterable[Outcome]) -> dict[str, Counter[str]]:
         if outcome.judgement is not None and outcome.right is not None and len(outcome.right.verdicts) == 1:
             found[outcome.right.verdicts[0].code][(outcome.judgement.given or ("no verdict",))[0]] += 1
     return dict(found)
-
-
-def machine() -> str:
-    """Cores, processor and kernel."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    model = next((line.partition(":")[2].strip() for line in lines if "model name" in line), platform.processor())
-    return f"{os.cpu_count()} cores, {model}, Linux {platform.release()}"
 
 
 def markdown(outcomes: Sequence[Outcome], command: str) -> str:

@@ -22,6 +22,7 @@ import msgspec
 from vtrace.bench import topologies
 from vtrace.bench.drawing import Case, batches
 from vtrace.bench.fault import Fault, Right
+from vtrace.bench.figures import commit
 from vtrace.bench.filling import Filled, Ready, fill, first_line
 from vtrace.bench.injecting import VoidError, injected
 from vtrace.bench.judging import Expected, Judgement, expected, judge
@@ -298,13 +299,3 @@ def _vtrace(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [*PROGRAM, *words], capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=LAB_UP_S, check=False
     )
-
-
-def commit() -> str:
-    """The commit of the working tree this runs from, or "unknown"."""
-    words = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-    try:
-        done = subprocess.run(words, capture_output=True, text=True, timeout=10, check=False)
-    except FileNotFoundError:
-        return "unknown"
-    return done.stdout.strip() or "unknown"

@@ -46,7 +46,7 @@ def add_parser(commands: Subparsers) -> None:
 
 def _faults(args: argparse.Namespace) -> int:
     # Imported here, so that other commands don't wait for them.
-    from vtrace.bench import drawing, fault, report
+    from vtrace.bench import drawing, fault, figures, report
     from vtrace.bench.running import Results, Run
 
     known = fault.catalogue(args.catalogue)
@@ -69,7 +69,7 @@ def _faults(args: argparse.Namespace) -> int:
     document = {
         "name": "faults",
         "figures": found,
-        "machine": report.machine(),
+        "machine": figures.machine(),
         "commit": " ".join(found["commits"]),
         "command": command,
     }

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
@@ -17,7 +19,7 @@ from vtrace.analyzer.questions import about_arrival, about_packet, about_request
 from vtrace.attribute.causes import find_cause
 from vtrace.attribute.endings import after_egress
 from vtrace.attribute.silence import keeps_from_color
-from vtrace.collect.link import AgentLink, NeighborSeen, NothingCachedError, SiteQuestion, Survey
+from vtrace.collect.link import AgentLink, NeighborSeen, NothingCachedError, SiteQuestion, Standing, Survey
 from vtrace.errors import VTraceError
 from vtrace.model.inspection import Inspection
 from vtrace.model.inventory import Inventory
@@ -37,6 +39,8 @@ FRESH_S = 0.4
 WAIT_S = 0.01
 # How long ovn-controller may need to take an entry away whose row is gone.
 GONE_S = 0.1
+# For so long a dump of what stands on a bridge is taken for what stands.
+STANDING_S = 1.0
 # About how many flows of one pair one chassis is asked at most; each takes its vswitchd some 10 ms.
 MAX_FLOWS = 16
 
@@ -69,6 +73,8 @@ class Asking:
         self._follow = follow
         self._resolver = resolver
         self._lag = LagFinder(resolver.databases) if isinstance(resolver, ObjectResolver) else None
+        self._standing: dict[tuple[object, ...], tuple[float, Standing]] = {}
+        self._dumps: defaultdict[str, anyio.Lock] = defaultdict(anyio.Lock)
         self._asked: dict[_Key, float] = {}
         self._asking: set[_Key] = set()
         self.inspections: list[Inspection] = []
@@ -181,7 +187,7 @@ class Asking:
         rootless = orphans(without_row(found))
         if (cause is not None and cause.code == "foreign_flow_entry" and not rootless) or not found.steps:
             return found
-        standing = await self._agents[chassis].standing(datapaths_of(found))
+        standing = await self._standing_on(chassis, datapaths_of(found))
         found = replace(found, controller=standing.controller)
         if rootless and standing.controller:
             found = outdated(found, rootless)
@@ -190,6 +196,16 @@ class Asking:
         lagging = missing_port_entry(found, survey, self._inventory)
         lagging = lagging or await self._lag.missing_row(found, standing, survey.layout, self._inventory)
         return replace(found, lagging=lagging)
+
+    async def _standing_on(self, chassis: str, datapaths: Sequence[int]) -> Standing:
+        """What stands there for these datapaths; a dump takes the bridge some time, so one serves several flows."""
+        key = (chassis, *datapaths)
+        async with self._dumps[chassis]:
+            at_s, known = self._standing.get(key, (-math.inf, Standing()))
+            if time.monotonic() - at_s >= STANDING_S:
+                at_s, known = time.monotonic(), await self._agents[chassis].standing(datapaths)
+                self._standing[key] = (at_s, known)
+        return known
 
     async def ask_again(self) -> None:
         """Asks once more at every place where packets ended, so that the answer knows which causes still stand."""

@@ -57,7 +57,8 @@ def draw(
     Raises:
         UsageError: no fault can be injected into any of these kinds of traffic.
     """
-    usable = [kind for kind in KIND_SHARES if (not kinds or kind in kinds) and any(kind in f.traffic for f in faults)]
+    asked = [kind for kind in KIND_SHARES if not kinds or kind in kinds]
+    usable = [kind for kind in asked if mode == "healthy" or any(kind in fault.traffic for fault in faults)]
     if not usable:
         raise UsageError("there is no fault to inject", "bench faults", f"kinds of traffic: {' '.join(kinds) or 'all'}")
     of_kind: dict[Kind, int] = defaultdict(int)

@@ -76,6 +76,7 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True):
     case: Case
     flows: tuple[Flow, ...]
     faults: tuple[Filled, ...]
+    prepare: tuple[Command, ...]
     size_bytes: int
     rate_pps: int
     packets: int
@@ -91,7 +92,7 @@ def fill(case: Case, known: dict[str, Fault], state: LabState, rename: topologie
     rng = case.rng
     faults = [known[name] for name in case.faults]
     first = faults[0] if faults else None
-    ways = way.written(case.kind, rename) if rename else ()
+    ways = way.written(case.kind, rename, rng) if rename else ()
     ip = rng.choice([v for v in (4, 6) if all(v in f.versions for f in faults)])
     protos = [p for p in ("udp", "tcp", "icmp") if all(p in f.protocols for f in faults)]
     one = _way(case, faults[:1], ways, state, rng, None)
@@ -107,11 +108,26 @@ def fill(case: Case, known: dict[str, Fault], state: LabState, rename: topologie
         case=case,
         flows=tuple(flows),
         faults=filled,
+        prepare=_lone_backends(one, state),
         size_bytes=rng.randint(*wanted.size_bytes),
         rate_pps=rng.randint(*wanted.rate_pps),
         packets=rng.randint(*wanted.packets),
         streams=rng.randint(*wanted.flows),
     )
+
+
+def _lone_backends(way: Way, state: LabState) -> tuple[Command, ...]:
+    """Leaves a VIP with one backend, and lets every server forget whom it gave connections to."""
+    if not way.balancers:
+        return ()
+    name = way.balancers[0].name
+    words = ("ovn-nbctl", "--wait=hv", "--timeout=20", "set", "Load_Balancer", name)
+    lone, all_ = (
+        tuple(f'vips:"{b.vip}"="{ends}"' for b, ends in zip(way.balancers, backends, strict=True))
+        for backends in ([b.lone for b in way.balancers], [b.all for b in way.balancers])
+    )
+    forget = [Command(on=server.name, run=("ovs-appctl", "dpctl/flush-conntrack")) for server in state.servers]
+    return (Command(on="central", run=(*words, *lone), undo=((*words, *all_),)), *forget)
 
 
 def _way(
@@ -163,11 +179,13 @@ class _Fields:
         quiet = flow.port + 7 if flow.port < PORTS[1] else flow.port - 7
         self.values |= {"unsent": flow.match(place, quiet), "unsent_flow": flow.openflow(place, quiet)}
         self.values |= {p.role: _place(p, flow) for p in flow.way.places}
-        servers = [p.server for p in flow.way.places]
-        beyond = next((name for name in servers if name != servers[0]), "")
-        if beyond:
-            self.values["wire"] = state.wire_between(servers[0], beyond).name
-            self.values["sender"], self.values["receiver"] = self._server(servers[0]), self._server(beyond)
+        self.values["way"] = SimpleNamespace(**{name: pair[flow.ip == 6] for name, pair in flow.way.values.items()})
+        crossings = flow.way.crossings
+        if crossings:
+            before, behind = rng.choice(crossings) if len(crossings) > 1 else crossings[0]
+            self.values["wire"] = state.wire_between(before, behind.server).name
+            self.values["sender"], self.values["receiver"] = self._server(before), self._server(behind.server)
+            self.values["crossing"] = _place(behind, flow)
         for name, drawn in fault.draw.items():
             self.values[name] = self._draw(drawn)
 
@@ -203,7 +221,12 @@ class _Fields:
         state = self._state
         vm = next((vm for vm in state.vms if vm.name == node), None)
         if vm is None:
-            return SimpleNamespace(name=node, server=node, switch="", address="", mac="", vpc="", router="", alias="")
+            # Outside: an address that its packets have on the way.
+            far = self._flow.way.places[0 if node == self._flow.way.sending else -1]
+            address = self._flow.ends(far)[0 if node == self._flow.way.sending else 1]
+            return SimpleNamespace(
+                name=node, server=node, switch="", address=address, mac="", vpc="", router="", alias=""
+            )
         return SimpleNamespace(
             name=vm.name,
             switch=vm.switch,
@@ -274,6 +297,7 @@ class _Fields:
     def _unused(self, end: str) -> str:
         address = ipaddress.ip_address(self.values[end].address)
         taken = {a for vm in self._state.vms for a in (*vm.addresses, *vm.aliases)}
+        taken |= {host for box in self._state.outsides for host in box.hosts}
         length = 24 if address.version == 4 else 64
         network = ipaddress.ip_network(f"{address}/{length}", strict=False)
         while True:

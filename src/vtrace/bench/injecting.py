@@ -115,6 +115,7 @@ class Injector:
         ready = self._ready
         faults = ready.faults
         late = any(filled.fault.packets.new for filled in faults)
+        self._apply(ready.prepare)
         for filled in faults:
             self._apply(filled.prepare)
         if not late:

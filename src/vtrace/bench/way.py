@@ -10,6 +10,7 @@ import ipaddress
 import itertools
 import random
 import tomllib
+from collections.abc import Callable
 from importlib import resources
 from typing import Literal
 
@@ -41,6 +42,15 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     dport: int = 0
 
 
+class Balancer(msgspec.Struct, frozen=True, kw_only=True):
+    """A VIP of a load balancer: the backend that it is left with for a case, and those that it has otherwise."""
+
+    name: str
+    vip: str
+    lone: str
+    all: str
+
+
 class Way(msgspec.Struct, frozen=True, kw_only=True):
     """Packets of one direction, from the `sending` node to the `receiving` one.
 
@@ -51,6 +61,9 @@ class Way(msgspec.Struct, frozen=True, kw_only=True):
         places: in the order in which the packets pass them.
         arrival: how a packet that gets through ends.
         port: where the client sends to, if that can't be drawn.
+        traits: what a fault may need of it, in `ways/`.
+        values: `{way.…}` of a fault's texts, for each IP version.
+        balancers: what load balancers have to be set to, so that it is known which backend is chosen.
     """
 
     name: str
@@ -65,6 +78,9 @@ class Way(msgspec.Struct, frozen=True, kw_only=True):
     arrival: str = "delivered"
     port: int = 0
     protocols: tuple[str, ...] = ("udp", "tcp", "icmp")
+    traits: tuple[str, ...] = ()
+    values: dict[str, tuple[str, str]] = {}
+    balancers: tuple[Balancer, ...] = ()
 
     @property
     def sending(self) -> str:
@@ -77,8 +93,14 @@ class Way(msgspec.Struct, frozen=True, kw_only=True):
     def place(self, role: str) -> Place | None:
         return next((place for place in self.places if place.role == role), None)
 
+    @property
+    def crossings(self) -> tuple[tuple[str, Place], ...]:
+        """Every tunnel: the server it leads from, and the first place behind it; the device there sends into it."""
+        pairs = itertools.pairwise(self.places)
+        return tuple((before.server, after) for before, after in pairs if before.server != after.server)
+
     def has(self, need: str) -> bool:
-        """Whether a way inside a VPC is what a fault needs."""
+        """Whether it is what a fault needs."""
         servers = {place.server for place in self.places}
         return {
             "local": len(servers) == 1,
@@ -87,7 +109,9 @@ class Way(msgspec.Struct, frozen=True, kw_only=True):
             "switched": self.place("router") is None,
             "forward": self.direction == "forward",
             "reply": self.direction == "reply",
-        }.get(need, True)
+            "alias": True,
+            "unwatched": "watched" not in self.traits,
+        }.get(need, need in self.traits)
 
 
 def both(addresses: tuple[str, ...]) -> tuple[str, str]:
@@ -172,7 +196,91 @@ def _places(sender: LabVm, receiver: LabVm, src: tuple[str, str], dst: tuple[str
     return (*places, last)
 
 
-def written(kind: str, rename: Rename) -> tuple[Way, ...]:
-    """The ways of a kind of traffic that is not inside a VPC, with the names and addresses of the drawn topology."""
+class _Line(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A way as it is written down. Texts have addresses by name, in `{}` or, of `places` and `values`, bare."""
+
+    name: str
+    direction: Literal["forward", "reply"]
+    client: str
+    server: str
+    to: str
+    source: str
+    asked: tuple[tuple[str, ...], tuple[str, ...]]
+    places: tuple[str, ...]
+    arrival: str = "delivered"
+    port: int = 0
+    protocols: tuple[str, ...] = ("udp", "tcp", "icmp")
+    traits: tuple[str, ...] = ()
+    values: dict[str, str] = {}
+    lone_backend: str = ""
+
+
+class _File(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    addresses: dict[str, tuple[str, str]]
+    way: tuple[_Line, ...]
+
+
+def written(kind: str, rename: Rename, rng: random.Random) -> tuple[Way, ...]:
+    """The ways of a kind of traffic that is not inside a VPC, with the names and addresses of the drawn topology.
+
+    Args:
+        kind: of the traffic.
+        rename: the topology's.
+        rng: draws one of the texts that an end can be asked about by.
+    """
     text = rename((resources.files("vtrace.bench") / "ways" / f"{kind}.toml").read_text())
-    return msgspec.convert([{"kind": kind, **way} for way in tomllib.loads(text)["way"]], tuple[Way, ...])
+    file = msgspec.convert(tomllib.loads(text), _File)
+
+    def filled(text: str) -> tuple[str, str]:
+        four, six = ({name: pair[i] for name, pair in file.addresses.items()} for i in (0, 1))
+        return text.format_map(four), text.format_map(six)
+
+    def named(name: str) -> tuple[str, str]:
+        return ("", "") if name == "-" else file.addresses[name]
+
+    return tuple(_read(kind, line, filled, named, rng) for line in file.way)
+
+
+_Pair = Callable[[str], tuple[str, str]]
+
+
+def _read(kind: str, line: _Line, filled: _Pair, named: _Pair, rng: random.Random) -> Way:
+    start, end = (filled(rng.choice(forms)) for forms in line.asked)
+    balancers = []
+    if line.lone_backend:
+        name, *rest = line.lone_backend.split()
+        balancers = [
+            Balancer(name=name, vip=v, lone=one, all=all_) for v, one, all_ in zip(*map(named, rest), strict=True)
+        ]
+    return Way(
+        name=line.name,
+        kind=kind,
+        direction=line.direction,
+        client=line.client,
+        server=line.server,
+        towards=filled(line.to),
+        sources=filled(line.source),
+        asked=((start[0], end[0]), (start[1], end[1])),
+        places=tuple(_place(text, named) for text in line.places),
+        arrival=line.arrival,
+        port=line.port,
+        protocols=line.protocols,
+        traits=line.traits,
+        values={key: named(name) for key, name in line.values.items()},
+        balancers=tuple(balancers),
+    )
+
+
+def _place(text: str, named: _Pair) -> Place:
+    role, server, vfd, kind, in_port, out_port, src, dst, *dport = text.split()
+    return Place(
+        role=role,
+        server=server,
+        vfd=vfd,
+        vfd_kind=kind,  # type: ignore[arg-type]
+        in_port=in_port.strip("-"),
+        out_port=out_port.strip("-"),
+        src=named(src),
+        dst=named(dst),
+        dport=int(dport[0]) if dport else 0,
+    )

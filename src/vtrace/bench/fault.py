@@ -19,7 +19,9 @@ Kind = Literal["vpc", "slb", "internet", "datacenter", "vpcs"]
 Proto = Literal["udp", "tcp", "icmp"]
 Actor = Literal["tenant", "provider", "physical", "guest", "unknown"]
 Effect = Literal["all lost", "some lost", "none lost"]
-Need = Literal["local", "remote", "switched", "routed", "alias", "forward", "reply"]
+Trait = Literal["watched", "gateway", "central", "distributed", "shared", "vip", "checked", "on switch", "on router"]
+"""Of the ways in `ways/`."""
+Need = Literal["local", "remote", "switched", "routed", "alias", "forward", "reply", "unwatched"] | Trait
 
 # Achelous (SIGCOMM 2023), table 2: 234 anomalies that a large cloud saw in two months.
 ANOMALIES = {

@@ -16,6 +16,7 @@ from typing import Literal
 
 import msgspec
 
+from vtrace.bench.fault import Trait
 from vtrace.bench.topologies import Rename
 from vtrace.lab.state import LabState, LabVm
 
@@ -210,7 +211,7 @@ class _Line(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     arrival: str = "delivered"
     port: int = 0
     protocols: tuple[str, ...] = ("udp", "tcp", "icmp")
-    traits: tuple[str, ...] = ()
+    traits: tuple[Trait, ...] = ()
     values: dict[str, str] = {}
     lone_backend: str = ""
 

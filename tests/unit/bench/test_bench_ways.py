@@ -1,0 +1,90 @@
+"""The written ways fit the topologies that ship, whatever names and addresses are drawn."""
+
+from __future__ import annotations
+
+import ipaddress
+import itertools
+import random
+import tomllib
+
+import pytest
+
+from vtrace.bench import topologies, way
+from vtrace.bench.topologies import SHIPPED
+from vtrace.bench.way import Way
+from vtrace.lab.topology import parse
+
+KINDS = tuple(SHIPPED)
+
+
+def drawn(kind: str, seed: int = 3) -> tuple[dict[str, list[dict[str, object]]], tuple[Way, ...]]:
+    rng = random.Random(seed)
+    rename = topologies.renaming(rng)
+    return tomllib.loads(topologies.shipped(kind, rename)), way.written(kind, rename, rng)
+
+
+def names(table: list[dict[str, object]]) -> set[object]:
+    return {row["name"] for row in table}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_renamed_topology_is_one(kind: str) -> None:
+    rename = topologies.renaming(random.Random(5))
+    text = topologies.shipped(kind, rename)
+    for name in ("hv1", "gw1", "red-router"):
+        assert name not in text
+    assert parse(text, kind)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_servers_devices_and_ends_are_those_of_the_topology(kind: str) -> None:
+    topology, ways = drawn(kind)
+    servers = names(topology["server"])
+    ends = names(topology["vm"]) | names(topology.get("outside", []))
+    devices = {
+        "vswitch": names(topology["switch"]),
+        "slb": names(topology.get("load_balancer", [])),
+        "vrouter": {r["name"] for r in topology["router"] if "kind" not in r},
+        "vbrouter": {r["name"] for r in topology["router"] if r.get("kind") == "vbrouter"},
+    }
+    assert len({one.name for one in ways}) == len(ways) > 9
+    for one in ways:
+        assert {one.client, one.server} <= ends, one.name
+        for place in one.places:
+            assert place.server in servers, one.name
+            assert place.vfd in devices[place.vfd_kind], one.name
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_device_hands_to_the_next(kind: str) -> None:
+    """By the lab's names for ports: the one towards `b` of `a` is `a-b`."""
+    _, ways = drawn(kind)
+    for one in ways:
+        passed = [place for place in one.places if place.vfd_kind != "slb" and "cr-" not in place.out_port]
+        for place, after in itertools.pairwise(passed):
+            if place.vfd != after.vfd:
+                assert place.out_port == f"{place.vfd}-{after.vfd}", one.name
+                assert after.in_port == f"{after.vfd}-{place.vfd}", one.name
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_addresses_are_of_their_version(kind: str) -> None:
+    _, ways = drawn(kind)
+    for one in ways:
+        assert one.traits == tuple(sorted(one.traits)), one.name
+        for version, column in ((4, 0), (6, 1)):
+            for place in one.places:
+                assert {ipaddress.ip_address(a[column]).version for a in (place.src, place.dst)} == {version}
+            assert ipaddress.ip_address(one.sources[column]).version == version
+
+
+def test_an_end_can_be_asked_about_by_other_texts() -> None:
+    rename = topologies.renaming(random.Random(3))
+    found = {way.written("internet", rename, random.Random(seed))[0].asked[0][0] for seed in range(20)}
+    assert len(found) == 2
+
+
+def test_tunnels_are_found_where_the_server_changes() -> None:
+    _, ways = drawn("internet")
+    out = next(one for one in ways if one.name == "central-out")
+    assert [(before, behind.role) for before, behind in out.crossings] == [(out.places[0].server, "gateway")]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
@@ -43,6 +43,10 @@ GONE_S = 0.1
 STANDING_S = 1.0
 # About how many flows of one pair one chassis is asked at most; each takes its vswitchd some 10 ms.
 MAX_FLOWS = 16
+# What one question takes of a chassis, with the pauses between: the more flows there are the rarer each is asked about.
+QUESTION_S = 0.05
+# Not more questions wait for a chassis, so that one that was never asked has not to wait for many that were.
+MOST_WAITING = 8
 
 # Pair, chassis and flow that a question is about.
 _Key: TypeAlias = tuple[int, str, str]
@@ -76,6 +80,9 @@ class Asking:
         self._standing: dict[tuple[object, ...], tuple[float, Standing]] = {}
         self._dumps: defaultdict[str, anyio.Lock] = defaultdict(anyio.Lock)
         self._asked: dict[_Key, float] = {}
+        self._flows_of: Counter[tuple[int, str]] = Counter()
+        self._flows_on: Counter[str] = Counter()
+        self._waiting: Counter[str] = Counter()
         self._asking: set[_Key] = set()
         self.inspections: list[Inspection] = []
         self.notes: list[str] = []
@@ -96,13 +103,13 @@ class Asking:
             if now_s - packet.last_s <= LOST_AFTER_S or not asked:
                 self._ask_about(group, packet, now_s)
 
-    def ask_arrived(self, group: TaskGroup) -> None:
+    def ask_arrived(self, group: TaskGroup, *, last_time: bool = False) -> None:
         """Once for each flow that arrives: what the entry that its packets were handed to made of them."""
         for (pair, flow), packet in self._follow.arrived_flows.items():
             if (pair, packet.last.chassis, flow) not in self._asked:
-                self._ask_about(group, packet, time.monotonic())
+                self._ask_about(group, packet, time.monotonic(), last_time=last_time)
 
-    def _ask_about(self, group: TaskGroup, packet: Followed, now_s: float) -> None:
+    def _ask_about(self, group: TaskGroup, packet: Followed, now_s: float, *, last_time: bool = False) -> None:
         pair = self._pairs.get(packet.pair)
         if pair is None:
             return
@@ -112,7 +119,7 @@ class Asking:
             places.append(last.peer)
         for chassis in places:
             key = (pair.index, chassis, packet.flow_id)
-            if now_s - self._asked.get(key, -ASK_EVERY_S) < ASK_EVERY_S or self._too_many(key):
+            if not self._is_time(key, now_s, last_time=last_time):
                 continue
             question = (
                 about_packet(packet.records, chassis, pair, self._arming.surveys, lost=not packet.complete)
@@ -120,12 +127,31 @@ class Asking:
                 else about_arrival(last, packet.records, pair, self._arming.surveys, self._inventory)
             )
             if question is not None:
-                self._asked[key] = now_s
-                group.start_soon(self._ask, chassis, question)
+                self._note(key, now_s)
+                self._waiting[chassis] += 1
+                group.start_soon(self._ask_in_turn, chassis, question)
 
-    def _too_many(self, key: _Key) -> bool:
-        """Whether so many flows of a pair were asked about on a chassis that a new one has to do without."""
-        return key not in self._asked and sum(1 for k in self._asked if k[:2] == key[:2]) >= MAX_FLOWS
+    def _is_time(self, key: _Key, now_s: float, *, last_time: bool) -> bool:
+        """Whether to ask about a flow now: not too often, not of too many, and not while many wait for the chassis."""
+        if key in self._asked:
+            often_s = max(ASK_EVERY_S, QUESTION_S * self._flows_on[key[1]])
+            if now_s - self._asked[key] < often_s:
+                return False
+        elif self._flows_of[key[:2]] >= MAX_FLOWS:
+            return False
+        return last_time or self._waiting[key[1]] < MOST_WAITING
+
+    def _note(self, key: _Key, now_s: float) -> None:
+        if key not in self._asked:
+            self._flows_of[key[:2]] += 1
+            self._flows_on[key[1]] += 1
+        self._asked[key] = now_s
+
+    async def _ask_in_turn(self, chassis: str, question: SiteQuestion) -> None:
+        try:
+            await self._ask(chassis, question)
+        finally:
+            self._waiting[chassis] -= 1
 
     def ask_requests(self, group: TaskGroup, unanswered: Mapping[int, Sequence[NeighborSeen]]) -> None:
         """Once for each pair: what becomes of the ARP or ND requests of its source that nobody answers."""
@@ -213,12 +239,16 @@ class Asking:
             # Questions under way are answered first: the end of the task would break them off.
             await anyio.sleep(WAIT_S)
         now_s = time.monotonic()
-        self._asked = {key: asked_s for key, asked_s in self._asked.items() if now_s - asked_s < FRESH_S}
+        fresh = {key: asked_s for key, asked_s in self._asked.items() if now_s - asked_s < FRESH_S}
+        for counted in (self._asked, self._flows_of, self._flows_on):
+            counted.clear()
+        for key, asked_s in fresh.items():
+            self._note(key, asked_s)
         async with anyio.create_task_group() as group:
             for packet in reversed(self._follow.packets):
                 if packet.first and not packet.complete:
-                    self._ask_about(group, packet, time.monotonic())
-            self.ask_arrived(group)
+                    self._ask_about(group, packet, time.monotonic(), last_time=True)
+            self.ask_arrived(group, last_time=True)
 
     def kept_from_color(self, pair: int) -> bool:
         """Whether the datapath's cache shows what keeps the pair's packets from being colored."""

@@ -62,18 +62,16 @@ class Enough:
 
     def pair(self, index: int, now_s: float) -> bool:
         """Whether nothing more need be waited for."""
-        packets = self._follow.of_pair(index)
-        if not packets and index in self._stopped:
-            # All that were colored turned out to be for others.
+        if index in self._stopped:
+            # Also where all that were colored turned out to be for others.
             return self._follow.pair_settled(index, now_s)
+        packets = self._follow.of_pair(index)
         if not packets:
             return (
                 self._asked.stays_unanswered(index, now_s)
                 or self._shown.kept_from_color(index)
                 or self._stays_unanswered(index, now_s)
             )
-        if index in self._stopped:
-            return self._follow.pair_settled(index, now_s)
         return self._one_ending(index, packets, now_s)
 
     def _one_ending(self, index: int, packets: Sequence[Followed], now_s: float) -> bool:

@@ -23,6 +23,7 @@ class Followed:
 
     Attributes:
         start: the first of their first-hop records; None while that is missing.
+        flow_id: name of its flow; empty till then.
         beyond: they were colored beyond N.
     """
 
@@ -31,6 +32,7 @@ class Followed:
         "arrived",
         "beyond",
         "first",
+        "flow_id",
         "for_another",
         "last_s",
         "pair",
@@ -42,6 +44,7 @@ class Followed:
     def __init__(self, now_s: float) -> None:
         self.pair = -1
         self.start: LogRecord | None = None
+        self.flow_id = ""
         self.beyond = False
         self._last: LogRecord | None = None
         self.records: list[LogRecord] = []
@@ -80,10 +83,9 @@ class Followed:
             self._last = hops[-1][1]
         return self._last
 
-    @property
-    def flow_id(self) -> str:
-        """Name of its flow; empty while the first-hop record is missing."""
-        return flow_id(self.start) if self.start else ""
+    def begin(self, start: LogRecord) -> None:
+        """Takes the first of its first-hop records for its name and pair."""
+        self.pair, self.start, self.flow_id = start.pair, start, flow_id(start)
 
     def ending(self) -> tuple[object, ...]:
         """Where it is now: what has to be the same for two packets to have ended at the same place."""
@@ -104,8 +106,8 @@ class Follower:
         self.colored: dict[int, int] = defaultdict(int)
         self.records: list[LogRecord] = []
         self._by_pair: dict[int, list[Followed]] = defaultdict(list)
-        # By identity: two of them are never equal.
-        self._open: dict[int, Followed] = {}
+        # Of each pair, by identity: two of them are never equal.
+        self._open: dict[int, dict[int, Followed]] = defaultdict(dict)
         self.for_others: dict[int, int] = defaultdict(int)
         # The latest packet that arrived, of each pair and flow.
         self.arrived_flows: dict[tuple[int, str], Followed] = {}
@@ -139,14 +141,14 @@ class Follower:
         packet.take(record, now_s)
         if record.point == Point.FIRST_HOP:
             packet.first += 1
-            self._open[id(packet)] = packet
+            self._open[packet.pair][id(packet)] = packet
             # What is known of it already may have come from another server.
             packet.arrived = sum(1 for r in packet.records if self._is_arrival(packet, r))
         elif self._is_arrival(packet, record):
             packet.arrived += 1
         self._notice_other(packet, record)
         if packet.complete:
-            self._open.pop(id(packet), None)
+            self._open[packet.pair].pop(id(packet), None)
         if packet.complete and not packet.for_another:
             self.arrived_flows[(packet.pair, packet.flow_id)] = packet
 
@@ -161,7 +163,7 @@ class Follower:
         else:
             found = Followed(now_s)
             alike.append(found)
-        found.pair, found.start = record.pair, record
+        found.begin(record)
         found.beyond = self._own(record.pair) > self._packets or self.colored[record.pair] > self._limit(record.pair)
         if not found.beyond:
             self._by_pair[record.pair].append(found)
@@ -177,7 +179,7 @@ class Follower:
             other.leave([r for r in other.records if r not in own])
             other.arrived = sum(1 for r in other.records if self._is_arrival(other, r))
             if other.start and not other.complete and not other.beyond:
-                self._open[id(other)] = other
+                self._open[other.pair][id(other)] = other
             for record in own:
                 packet.take(record, packet.last_s)
 
@@ -218,15 +220,15 @@ class Follower:
 
     def all_settled(self, now_s: float) -> bool:
         """Whether every packet that was colored has ended."""
-        return all(p.settled(now_s) for p in self._open.values())
+        return all(self.pair_settled(pair, now_s) for pair in tuple(self._open))
 
     def pair_settled(self, pair: int, now_s: float) -> bool:
         """Whether every colored packet of the pair has ended."""
-        return all(p.settled(now_s) for p in self._open.values() if p.pair == pair)
+        return all(p.settled(now_s) for p in self._open[pair].values())
 
     def overdue(self, now_s: float) -> list[Followed]:
         """Packets without a record for a while that have not arrived, oldest first."""
-        return [p for p in self._open.values() if now_s - p.last_s >= OVERDUE_AFTER_S]
+        return [p for found in self._open.values() for p in found.values() if now_s - p.last_s >= OVERDUE_AFTER_S]
 
 
 def _best(alike: Sequence[Followed], record: LogRecord) -> Followed | None:

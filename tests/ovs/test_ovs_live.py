@@ -98,7 +98,7 @@ async def other_controller(switch: Switch) -> AsyncIterator[list[bytes]]:
     """Another controller, of id 0 as ovn-controller is; the list grows by the bodies of its packet-ins."""
     bodies: list[bytes] = []
     reader, writer = await asyncio.open_unix_connection(switch.mgmt)
-    writer.write(of.hello(1) + of.set_packet_in_format(2) + of.set_config(3, 0xFFFF) + of.barrier_request(4))
+    writer.write(of.hello(1) + of.set_packet_in_format(2) + of.set_config(3, 0xFFFF, 0) + of.barrier_request(4))
     ready = anyio.Event()
 
     async def read() -> None:
@@ -117,6 +117,15 @@ async def other_controller(switch: Switch) -> AsyncIterator[list[bytes]]:
     yield bodies
     task.cancel()
     writer.close()
+
+
+@pytest.mark.parametrize("mode", ["normal", "drop", "nx-match"])
+async def test_our_connection_leaves_what_fragments_meet_as_it_was(switch: Switch, mode: str) -> None:
+    switch.ofctl("set-frags", mode)
+    async with OpenFlowChannel.open(switch.mgmt, ID):
+        assert switch.ofctl("get-frags").split() == [mode]
+    assert switch.ofctl("get-frags").split() == [mode]
+    switch.ofctl("set-frags", "normal")
 
 
 async def test_controller_id_0_never_sees_ours_nor_we_theirs(switch: Switch, other_controller: list[bytes]) -> None:

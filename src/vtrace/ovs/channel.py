@@ -6,7 +6,8 @@ id 0, ovn-controller's included, so ours has an id of its own and our entries na
 1. OFPT_HELLO, OpenFlow 1.3 alone.
 2. NXT_SET_CONTROLLER_ID, before anything could be delivered.
 3. NXT_SET_PACKET_IN_FORMAT: NXT_PACKET_IN2.
-4. OFPT_SET_CONFIG with a miss_send_len above 0, without which a management connection gets no packet-ins.
+4. OFPT_SET_CONFIG with a miss_send_len above 0, without which a management connection gets no packet-ins; with the
+   bridge's own flags, asked for before, since they say for all what becomes of fragments.
 
 OFPT_SET_ASYNC is left alone: under OpenFlow 1.3 it can only take away the reasons that 1.4 added, and with them
 the copies from within a group's bucket. What else a connection gets by default (port status) is passed over.
@@ -153,13 +154,15 @@ class OpenFlowChannel:
         session = self._session
         session.send(of.hello(session.new_xid()))
         await self._wait(session.hello, "OFPT_HELLO")
+        xid = session.new_xid()
+        await self._request("to tell its configuration", [(xid, of.get_config(xid))])
         steps = []
         xid = session.new_xid()
         steps.append((xid, of.set_controller_id(xid, controller_id)))
         xid = session.new_xid()
         steps.append((xid, of.set_packet_in_format(xid)))
         xid = session.new_xid()
-        steps.append((xid, of.set_config(xid, 0xFFFF)))
+        steps.append((xid, of.set_config(xid, 0xFFFF, session.config_flags)))
         await self._request("the configuration of the connection", steps)
 
     async def _request(self, doing: str, messages: Sequence[tuple[int, bytes]]) -> None:

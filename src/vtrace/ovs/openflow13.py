@@ -22,6 +22,8 @@ OFPT_ERROR = 1
 OFPT_ECHO_REQUEST = 2
 OFPT_ECHO_REPLY = 3
 OFPT_EXPERIMENTER = 4
+OFPT_GET_CONFIG_REQUEST = 7
+OFPT_GET_CONFIG_REPLY = 8
 OFPT_SET_CONFIG = 9
 OFPT_FLOW_MOD = 14
 OFPT_MULTIPART_REQUEST = 18
@@ -97,9 +99,24 @@ def hello(xid: int) -> bytes:
     return encode(OFPT_HELLO, xid, struct.pack("!HHI", 1, 8, 1 << VERSION))
 
 
-def set_config(xid: int, miss_send_len: int) -> bytes:
-    """OFPT_SET_CONFIG; a management connection gets packet-ins only with a `miss_send_len` above 0."""
-    return encode(OFPT_SET_CONFIG, xid, struct.pack("!HH", 0, miss_send_len))
+def get_config(xid: int) -> bytes:
+    return encode(OFPT_GET_CONFIG_REQUEST, xid)
+
+
+def config_flags(body: bytes) -> int:
+    """The flags of an OFPT_GET_CONFIG_REPLY (ofp_config_flags): what the bridge does with fragments."""
+    if len(body) < 4:
+        raise ProtocolError("an OFPT_GET_CONFIG_REPLY is too short", why=f"{len(body)} bytes")
+    flags: int = struct.unpack_from("!H", body)[0]
+    return flags
+
+
+def set_config(xid: int, miss_send_len: int, flags: int) -> bytes:
+    """OFPT_SET_CONFIG; a management connection gets packet-ins only with a `miss_send_len` above 0.
+
+    The flags are the whole bridge's: what fragments meet is to stay as it is.
+    """
+    return encode(OFPT_SET_CONFIG, xid, struct.pack("!HH", flags, miss_send_len))
 
 
 def set_packet_in_format(xid: int, packet_in_format: int = NXPIF_NXT_PACKET_IN2) -> bytes:

@@ -62,6 +62,7 @@ class Session(asyncio.Protocol):
         self.watched: tuple[tuple[int, int], ...] = ()
         self.errors: dict[int, str] = {}
         self.loose_errors = 0
+        self.config_flags = 0
         self.barriers: dict[int, asyncio.Event] = {}
         self.hello = asyncio.Event()
         self.ready = asyncio.Event()
@@ -146,6 +147,8 @@ class Session(asyncio.Protocol):
         elif kind == of.OFPT_BARRIER_REPLY:
             if (event := self.barriers.get(message.xid)) is not None:
                 event.set()
+        elif kind == of.OFPT_GET_CONFIG_REPLY:
+            self.config_flags = of.config_flags(message.body)
         elif kind == of.OFPT_ERROR:
             self._error(message)
 

@@ -23,6 +23,7 @@ from vtrace.ovs.sockets import connectable
 pytestmark = pytest.mark.anyio
 
 ID = 77
+DROP_FRAGMENTS = struct.pack("!HH", 1, 128)
 PACKET_IN = struct.pack("!IIHH6s2x", of.NX_VENDOR_ID, of.NXT_PACKET_IN2, 0, 10, b"packet")
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -56,15 +57,15 @@ async def peer(path: str, handler: Handler) -> AsyncIterator[None]:
 
 
 def switch(*after_barrier: bytes, refuse: int | None = None, hang_up: bool = False) -> Handler:
-    """A switch that greets, answers barriers and echoes, and says `after_barrier` after the first barrier.
+    """A switch that greets, answers barriers and echoes, and says `after_barrier` once it is configured, by the second.
 
-    It answers the message number `refuse` (1: the first after the hello) with an error.
+    It answers the message number `refuse` (1: the first after the hello) with an error. Its fragments are dropped.
     """
 
     async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(of.hello(1))
         buffer = bytearray()
-        said = False
+        barriers = 0
         number = -1
         while data := await reader.read(4096):
             buffer += data
@@ -74,11 +75,15 @@ def switch(*after_barrier: bytes, refuse: int | None = None, hang_up: bool = Fal
                     writer.write(of.encode(of.OFPT_ERROR, message.xid, struct.pack("!HH", 1, 8)))
                 if message.kind == of.OFPT_BARRIER_REQUEST:
                     writer.write(of.encode(of.OFPT_BARRIER_REPLY, message.xid))
-                    if not said:
+                    barriers += 1
+                    if barriers == 2:
                         writer.write(b"".join(after_barrier))
-                    said = True
-                    if hang_up:
+                    if barriers == 2 and hang_up:
                         return
+                if message.kind == of.OFPT_GET_CONFIG_REQUEST:
+                    writer.write(of.encode(of.OFPT_GET_CONFIG_REPLY, message.xid, DROP_FRAGMENTS))
+                if message.kind == of.OFPT_SET_CONFIG:
+                    assert message.body[:2] == DROP_FRAGMENTS[:2]
                 if message.kind == 3:
                     assert message.body == b"alive?"
                     writer.write(of.encode(of.OFPT_EXPERIMENTER, 0, PACKET_IN))
@@ -165,16 +170,16 @@ async def test_a_hang_up_is_told_after_the_events_before_it(path: str) -> None:
             await first(channel)
 
 
-@pytest.mark.parametrize("number", [1, 2, 3])
-async def test_a_refused_configuration_is_an_error(path: str, number: int) -> None:
+@pytest.mark.parametrize(("number", "what"), [(1, "to tell"), *((number, "the configuration") for number in (3, 4, 5))])
+async def test_a_refused_configuration_is_an_error(path: str, number: int, what: str) -> None:
     async with peer(path, switch(refuse=number)):
-        with pytest.raises(CannotWorkError, match="refused the configuration"):
+        with pytest.raises(CannotWorkError, match=f"refused {what}"):
             async with OpenFlowChannel.open(path, ID):
                 pass
 
 
 async def test_a_refused_monitor_is_an_error(path: str) -> None:
-    async with peer(path, switch(refuse=5)), OpenFlowChannel.open(path, ID) as channel:
+    async with peer(path, switch(refuse=7)), OpenFlowChannel.open(path, ID) as channel:
         with pytest.raises(CannotWorkError, match="flow monitor"):
             await channel.watch(1, 1)
         await channel.barrier()

@@ -19,7 +19,8 @@ from vtrace.ovs.packet_in import decode_packet_in
     ("message", "expected"),
     [
         (of.hello(0x01020304), "04000010 01020304 00010008 00000010"),
-        (of.set_config(5, 0xFFFF), "0409000c 00000005 0000ffff"),
+        (of.get_config(5), "04070008 00000005"),
+        (of.set_config(5, 0xFFFF, 1), "0409000c 00000005 0001ffff"),
         (of.set_controller_id(6, 0x5ABC), "04040018 00000006 00002320 00000014 000000000000 5abc"),
         (of.set_packet_in_format(7), "04040014 00000007 00002320 00000010 00000002"),
         (of.barrier_request(0xFFFFFFFF), "04140008 ffffffff"),

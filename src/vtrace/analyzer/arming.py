@@ -309,6 +309,7 @@ class Arming:
         survey = self.surveys[chassis]
         armed = tuple(sorted(self.live))
         members = {name for datapath in self._inventory.datapaths for name in datapath.chassis}
+        ends = {n for p in self._pairs for e in (p.source, p.destination) for n in e.ports}
         return Scope(
             chassis=chassis,
             layout=survey.layout,
@@ -318,7 +319,7 @@ class Arming:
             tunnels=tuple(t for t in survey.tunnels if t.chassis in armed),
             other_tunnels=tuple(t for t in survey.tunnels if t.chassis in members and t.chassis not in armed),
             armed_chassis=armed,
-            endpoints=tuple(sorted({n for p in self._pairs for e in (p.source, p.destination) for n in e.ports})),
+            endpoints=tuple(sorted(ends.union(self._inventory.rivals))),
             ip_versions=tuple(sorted({p.traffic.ip_version for p in self._pairs})),
             plain=survey.plain,
         )

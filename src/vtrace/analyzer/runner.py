@@ -430,7 +430,7 @@ class TaskRunner:
         self.outcome.notes += [*self._asking.notes, *self._arming.notes, *self._reply_notes()]
         return Case(
             pairs=tuple(self._pairs.values()),
-            inventory=self._inventory,
+            inventory=self._inventory.with_ports(p for i in self._asking.inspections for p in i.others),
             reconstruction=found,
             records=tuple(from_table(found.records)),
             inspections=tuple(sorted(self._asking.inspections, key=lambda i: i.wall_ns)),

@@ -23,6 +23,7 @@ Rule = Callable[[Inspection, Inventory], Cause | None]
 
 def find_cause(inspection: Inspection, inventory: Inventory) -> Cause | None:
     """The cause that an inspection shows, or None where it shows that the packet should have passed."""
+    inventory = inventory.with_ports(inspection.others)
     for rule in _RULES:
         cause = rule(inspection, inventory)
         if cause is not None:

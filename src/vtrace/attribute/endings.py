@@ -12,9 +12,10 @@ import msgspec.structs
 
 from vtrace.attribute.between import link_cause
 from vtrace.attribute.case import Case
-from vtrace.attribute.cause import CANDIDATE, CONCLUDED, Cause, Place, rfc3339, trace_command
+from vtrace.attribute.cause import CANDIDATE, Cause, Place, rfc3339, trace_command
 from vtrace.attribute.causes import find_cause
 from vtrace.attribute.causes_balancer import backend_down
+from vtrace.attribute.causes_elsewhere import astray, at_a_rival
 from vtrace.attribute.causes_gateway import silent_gateway
 from vtrace.attribute.causes_nat import untranslated
 from vtrace.attribute.causes_size import (
@@ -125,7 +126,8 @@ class _Endings:
         if cause is not None and cause.code in ("unknown", "physical_loss"):
             kind, cause = ("dropped", moving) if (moving := self._moves.cause(row)) else (kind, cause)
         if cause is not None:
-            cause = self._by_balancer(row, cause)
+            wanted = self._inventory.ends(self._case.pair(row["pair"]).destination)
+            cause = at_a_rival(self._by_balancer(row, cause), wanted, self._inventory)
             if cause.balancer:
                 where = msgspec.structs.replace(where, vfd=cause.balancer, vfd_kind="slb")
         return Ending(
@@ -184,7 +186,7 @@ class _Endings:
             return "dropped", here, cause
         if port is None and self._was_balanced(row):
             return "evidence_missing", here, None
-        return "dropped", here, _misdelivered(port, last, pair.destination.name)
+        return "dropped", here, astray(port, last, wanted, pair.destination.name, self._inventory)
 
     def _refused(self, inspection: Inspection | None, last: LogRecord, port: LogicalPort | None) -> Cause | None:
         """The device behind the port that it was handed to, where that carries nothing so long."""
@@ -275,7 +277,9 @@ class _Endings:
                 return "left_domain", here, None
             if port is None and self._was_balanced(row):
                 return "evidence_missing", here, None
-            return "dropped", here, _misdelivered(port, last, self._case.pair(row["pair"]).destination.name)
+            wanted = self._inventory.ends(self._case.pair(row["pair"]).destination)
+            name = self._case.pair(row["pair"]).destination.name
+            return "dropped", here, astray(port, last, wanted, name, self._inventory)
         if self._was_disturbed(last.chassis, last) or self._cut_explains(last.chassis):
             return "evidence_missing", here, None
         return "dropped", here, _unknown(inspection, self._case)
@@ -373,17 +377,6 @@ def _diverted(inspection: Inspection, wanted: Sequence[LogicalPort], inventory: 
         return None
     cause = find_cause(inspection, inventory)
     return cause if cause is not None and cause.code == "foreign_flow_entry" else None
-
-
-def _misdelivered(port: LogicalPort | None, last: LogRecord, wanted: str) -> Cause:
-    name = port.name if port else f"key {last.out_key}"
-    return Cause(
-        code="misdelivered",
-        actor="provider",
-        summary=f"it came out at the port {name}, which is not that of {wanted}",
-        object=ObjectRef(type="Logical_Switch_Port", uuid=port.nb_uuid if port else "", name=name),
-        confidence=CONCLUDED,
-    )
 
 
 def _between(last: LogRecord, check: Any, inventory: Inventory) -> Cause:

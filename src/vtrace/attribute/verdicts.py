@@ -19,7 +19,7 @@ from vtrace.model.answer import KINDS, Packets, PairAnswer, PathAnswer, Verdict,
 from vtrace.model.task import Pair
 
 # What was concluded from rows and tunnels, not from an inspection, stands as long as these do.
-_STANDING = ("tunnel_misconfigured", "nat_missing")
+_STANDING = ("tunnel_misconfigured", "nat_missing", "address_conflict")
 _PATTERNS = ("persistent", "unclear", "transient", None)
 # More than this share of evidence missing, and "no loss" is no longer an honest answer.
 MISSING_LIMIT = 0.1

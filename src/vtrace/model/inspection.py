@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from vtrace.model.inventory import OvnObject
+from vtrace.model.inventory import LogicalPort, OvnObject
 from vtrace.model.openflow import Trace
 
 
@@ -79,6 +79,7 @@ class Inspection(msgspec.Struct, frozen=True, kw_only=True):
             in an output, None where no such flow was found any more.
         log_to_physical: the bridge's table for output to ports.
         lagging: why the bridge is known to lag behind the southbound database; empty if it is not.
+        others: ports on its way that the task's inventory does not have.
         controller: what keeps the server's ovn-controller from its work, where that was asked; empty if nothing.
         exits: the devices by which it would leave the server in the end: the underlay's for a tunnel.
         entrances: for what came by a tunnel the underlay's device that leads back to its sender.
@@ -106,6 +107,7 @@ class Inspection(msgspec.Struct, frozen=True, kw_only=True):
     ports: tuple[PortReading, ...] = ()
     lagging: str = ""
     controller: str = ""
+    others: tuple[LogicalPort, ...] = ()
     log_to_physical: int = 0
     text: str = ""
     exits: tuple[PortReading, ...] = ()

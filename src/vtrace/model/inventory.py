@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Iterable
 
 import msgspec
+import msgspec.structs
 
 from vtrace.model.task import Endpoint
 
@@ -12,6 +14,12 @@ from vtrace.model.task import Endpoint
 OUTWARD = ("localnet", "l2gateway")
 # Tunnel keys of multicast groups begin here (ovn-sb(5), Multicast_Group).
 FIRST_MULTICAST_KEY = 0x8000
+
+
+def claims(addresses: Iterable[str]) -> frozenset[str]:
+    """The MAC and IP addresses in address texts of ports ("MAC IP IP", "unknown", "router"), without prefix lengths."""
+    words = {word.partition("/")[0].lower() for text in addresses for word in text.split()}
+    return frozenset(word for word in words if ":" in word or "." in word)
 
 
 class LogicalDatapath(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,6 +66,11 @@ class LogicalPort(msgspec.Struct, frozen=True, kw_only=True):
     sb_uuid: str = ""
     enabled: bool = True
     up: bool = True
+
+    @property
+    def claims(self) -> frozenset[str]:
+        """The MAC and IP addresses that it says are its own."""
+        return claims(self.addresses)
 
 
 class Chassis(msgspec.Struct, frozen=True, kw_only=True):
@@ -131,6 +144,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
 class Inventory(msgspec.Struct, frozen=True, kw_only=True):
     """All that a task needs of the topology; a snapshot, taken when the task was made.
 
+    `rivals` names ports of other owners that claim a MAC or IP address of an endpoint's, or of a router's next to it.
     `moved` names the ports whose chassis changed since the task began.
     `plain` says that there is no OVN: each datapath is a bridge, each chassis too, and keys are port numbers.
     """
@@ -143,6 +157,7 @@ class Inventory(msgspec.Struct, frozen=True, kw_only=True):
     routes: tuple[Route, ...] = ()
     rules: tuple[Rule, ...] = ()
     port_groups: tuple[str, ...] = ()
+    rivals: tuple[str, ...] = ()
     moved: tuple[str, ...] = ()
     plain: bool = False
 
@@ -154,6 +169,12 @@ class Inventory(msgspec.Struct, frozen=True, kw_only=True):
 
     def port_by_key(self, datapath: int, key: int) -> LogicalPort | None:
         return next((p for p in self.ports if p.datapath == datapath and p.key == key), None)
+
+    def with_ports(self, ports: Iterable[LogicalPort]) -> Inventory:
+        """With ports besides, each once."""
+        known = {(p.datapath, p.key) for p in self.ports}
+        more = {(p.datapath, p.key): p for p in ports if (p.datapath, p.key) not in known}
+        return msgspec.structs.replace(self, ports=(*self.ports, *more.values())) if more else self
 
     def chassis_named(self, name: str) -> Chassis | None:
         return next((c for c in self.chassis if c.name == name), None)

@@ -11,9 +11,10 @@ from typing import Any
 
 from vtrace.color.registry import is_ours
 from vtrace.model.inspection import Inspection, ResolvedStep, SiteReport
-from vtrace.model.inventory import Inventory, LogicalDatapath, OvnObject
+from vtrace.model.inventory import FIRST_MULTICAST_KEY, Inventory, LogicalDatapath, LogicalPort, OvnObject
 from vtrace.model.openflow import BridgeLayout, TraceStep
 from vtrace.ovn.databases import OvnDatabases, port_groups
+from vtrace.ovn.other_ports import read_port
 from vtrace.ovn.ovsdb import Database, Row, as_tuple, uuid_ref
 
 FOREIGN = OvnObject(kind="foreign")
@@ -72,6 +73,7 @@ class ObjectResolver:
             else:
                 elsewhere.append(_as_it_is(step))
         return Inspection(
+            others=await self._others(steps),
             chassis=report.chassis,
             bridge=bridge or "br-int",
             pair=report.pair,
@@ -97,6 +99,18 @@ class ObjectResolver:
             log_to_physical=layout.log_to_physical,
             text=report.trace.text,
         )
+
+    async def _others(self, steps: Sequence[ResolvedStep]) -> tuple[LogicalPort, ...]:
+        """The ports that a packet came to last, as far as the inventory has them not."""
+        keys = [(step.datapath, key) for step in steps[-1:] for key in (step.in_key, step.out_key)]
+        wanted = [
+            (datapath, key)
+            for number, key in keys
+            if (datapath := self._inventory.datapath(number)) is not None
+            and 0 < key < FIRST_MULTICAST_KEY
+            and self._inventory.port_by_key(number, key) is None
+        ]
+        return tuple([port for one in wanted for port in await read_port(self.databases, *one)])
 
     async def _resolved(self, step: TraceStep, layout: BridgeLayout) -> ResolvedStep:
         return ResolvedStep(

@@ -13,13 +13,14 @@ from typing import Any
 from msgspec.structs import replace
 
 from vtrace.errors import CannotWorkError
-from vtrace.model.inventory import OUTWARD, Chassis, Inventory, LogicalDatapath, LogicalPort
+from vtrace.model.inventory import OUTWARD, Chassis, Inventory, LogicalDatapath, LogicalPort, claims
 from vtrace.model.task import Endpoint
 from vtrace.ovn.databases import LSP_COLUMNS, OvnDatabases, vpc_name
 from vtrace.ovn.ovsdb import Row, as_tuple, map_of, uuid_ref
 from vtrace.ovn.translation import read_nats, read_routes, read_rules, read_vips
 
 _MAX_DATAPATHS = 512
+_PORT_KINDS = ("patch", "chassisredirect", "l3gateway", *OUTWARD, "external", "virtual")
 # A VPC of up to so many switches and routers is armed whole, a larger one along the shortest paths.
 MAX_ARMED_WHOLE = 12
 
@@ -35,6 +36,7 @@ class InventoryReader:
         self._switches: dict[str, Row] = {}
         self._routers: dict[str, Row] = {}
         self._links: dict[str, set[str]] = {}
+        self._switch_ports: dict[str, list[Row]] = {}
 
     async def read(self, endpoints: Sequence[tuple[Endpoint, Endpoint]]) -> Inventory:
         """The inventory of the VPCs of all ends; of larger ones what lies on a shortest path between them."""
@@ -44,6 +46,8 @@ class InventoryReader:
         datapaths = [await self._datapath(uuid) for uuid in sorted(wanted)]
         names = {port for pair in endpoints for e in pair for port in e.ports}
         ports = [p for d in datapaths for p in await self._ports(d, names)]
+        rivals = self._rivals(datapaths, ports, names)
+        ports += [p for d in datapaths for p in await self._ports(d, rivals, ()) if d.key in rivals.values()]
         ports = await self._with_peers(ports)
         bound = {d.key: await self._bound(d) for d in datapaths}
         uuids = {c for p in ports for c in (p.chassis, *p.standby) if c}.union(*bound.values())
@@ -74,6 +78,7 @@ class InventoryReader:
             routes=await read_routes(self._databases, routers, sorted(addresses)),
             rules=rules,
             port_groups=groups,
+            rivals=tuple(sorted(rivals)),
         )
 
     async def _around_pair(self, source: Endpoint, destination: Endpoint) -> set[str]:
@@ -189,12 +194,9 @@ class InventoryReader:
         row = self._switches[node]
         # One transaction: the switch's own ports.
         results = await self._nb.select_many(
-            [
-                ("Logical_Switch_Port", [("_uuid", "==", uuid_ref(p))], ("type", "options"))
-                for p in as_tuple(row["ports"])
-            ]
+            [("Logical_Switch_Port", [("_uuid", "==", uuid_ref(p))], LSP_COLUMNS) for p in as_tuple(row["ports"])]
         )
-        ports = [port for rows in results for port in rows]
+        self._switch_ports[node] = ports = [port for rows in results for port in rows]
         if is_transit(row) or any(port["type"] in OUTWARD for port in ports):
             self._borders.add(node)
         found = set()
@@ -258,10 +260,27 @@ class InventoryReader:
         rows = await self._sb.select("Port_Binding", here, ("chassis",))
         return {uuid for row in rows for uuid in as_tuple(row["chassis"])}
 
-    async def _ports(self, datapath: LogicalDatapath, names: Iterable[str]) -> list[LogicalPort]:
-        """The datapath's router-side ports, and the endpoints' own."""
+    def _rivals(
+        self, datapaths: Sequence[LogicalDatapath], ports: Sequence[LogicalPort], names: set[str]
+    ) -> dict[str, int]:
+        """Other ports, with their switch's key, that claim a MAC or IP address of an endpoint's or a router's port."""
+        peers = {p.peer: p for p in ports if p.peer}
+        found = {}
+        for datapath in datapaths:
+            own = [p for p in ports if p.datapath == datapath.key and p.name in names]
+            routers = [peers[p.name] for p in ports if p.datapath == datapath.key and p.name in peers]
+            claimed = set().union(*(p.claims for p in (*own, *routers)))
+            for row in self._switch_ports.get(datapath.nb_uuid, ()):
+                texts = [*as_tuple(row["addresses"]), *as_tuple(row["dynamic_addresses"])]
+                if row["name"] not in names and not row["type"] and claimed & claims(texts):
+                    found[row["name"]] = datapath.key
+        return found
+
+    async def _ports(
+        self, datapath: LogicalDatapath, names: Iterable[str], kinds: Sequence[str] = _PORT_KINDS
+    ) -> list[LogicalPort]:
+        """The datapath's router-side ports, and those of the names."""
         here = ("datapath", "==", uuid_ref(datapath.sb_uuid))
-        kinds = ("patch", "chassisredirect", "l3gateway", *OUTWARD, "external", "virtual")
         queries: list[Any] = [("Port_Binding", [here, ("type", "==", kind)], ()) for kind in kinds]
         queries += [("Port_Binding", [here, ("logical_port", "==", name)], ()) for name in sorted(names)]
         rows = {row["_uuid"]: row for result in await self._sb.select_many(queries) for row in result}

@@ -8,6 +8,7 @@ import random
 from collections.abc import Iterator
 
 from faults.catalogue import LOGICAL, Entry
+from faults.conflicts import CONFLICTS
 from faults.lagging import LAGGING
 from faults.physical import FOREIGN, FOREIGN_CORE, PHYSICAL
 from faults.sizes import SIZES
@@ -20,7 +21,11 @@ Coordinates = dict[str, object]
 
 
 def entries() -> dict[str, Entry]:
+<<<<<<< Updated upstream
     return {entry.name: entry for entry in (*LOGICAL, *PHYSICAL, *LAGGING, *SIZES, *FOREIGN)}
+=======
+    return {entry.name: entry for entry in (*LOGICAL, *PHYSICAL, *LAGGING, *CONFLICTS, *FOREIGN)}
+>>>>>>> Stashed changes
 
 
 def seed() -> int:
@@ -43,8 +48,12 @@ def coordinates(entry: Entry, number: int, *, near: bool) -> Coordinates:
 def core() -> list[Coordinates]:
     """Every kind of fault once, and its near-miss; of the entries put in by hand, every other near-miss."""
     known = entries()
+<<<<<<< Updated upstream
     names = [entry.name for entry in (*LOGICAL, *PHYSICAL, *LAGGING)] + list(FOREIGN_CORE)
     names += [entry.name for entry in SIZES]
+=======
+    names = [entry.name for entry in (*LOGICAL, *PHYSICAL, *LAGGING, *CONFLICTS)] + list(FOREIGN_CORE)
+>>>>>>> Stashed changes
     cases = []
     for number, name in enumerate(names):
         cases.append(coordinates(known[name], number, near=False))

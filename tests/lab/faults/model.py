@@ -11,6 +11,7 @@ Effect = Literal["all lost", "some lost", "none lost", "nothing sent"]
 ACTORS = {
     "acl_drop": "tenant",
     "acl_reject": "tenant",
+    "address_conflict": "tenant",
     "port_security": "tenant",
     "qos_rate_limit": "tenant",
     "no_route": "tenant",

@@ -18,7 +18,7 @@ KINDS = ("vpc", "slb", "internet", "datacenter", "vpcs")
 Kind = Literal["vpc", "slb", "internet", "datacenter", "vpcs"]
 Proto = Literal["udp", "tcp", "icmp"]
 Actor = Literal["tenant", "provider", "physical", "guest", "unknown"]
-Effect = Literal["all lost", "some lost", "none lost"]
+Effect = Literal["all lost", "some lost", "none lost", "nothing sent"]
 Trait = Literal["watched", "gateway", "central", "distributed", "shared", "vip", "checked", "on switch", "on router"]
 """Of the ways in `ways/`."""
 Need = Literal["local", "remote", "switched", "routed", "alias", "forward", "reply", "unwatched"] | Trait
@@ -98,7 +98,7 @@ class Right(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """The answer that is right."""
 
     kind: str = "dropped"
-    loss: Literal["yes", "no"] = "yes"
+    loss: Literal["yes", "no", "unknown"] = "yes"
     server: str
     vfd: str
     vfd_kind: str

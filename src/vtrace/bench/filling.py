@@ -224,9 +224,8 @@ class _Fields:
             # Outside: an address that its packets have on the way.
             far = self._flow.way.places[0 if node == self._flow.way.sending else -1]
             address = self._flow.ends(far)[0 if node == self._flow.way.sending else 1]
-            return SimpleNamespace(
-                name=node, server=node, switch="", address=address, mac="", vpc="", router="", alias=""
-            )
+            words = ("switch", "mac", "vpc", "router", "alias", "gateway")
+            return SimpleNamespace(name=node, server=node, address=address, **dict.fromkeys(words, ""))
         return SimpleNamespace(
             name=vm.name,
             switch=vm.switch,
@@ -238,6 +237,7 @@ class _Fields:
             address4=way.both(vm.addresses)[0],
             address6=way.both(vm.addresses)[1],
             alias=way.both(vm.aliases)[self._flow.ip == 6],
+            gateway=_gateway(way.both(vm.addresses)[self._flow.ip == 6]),
         )
 
     def _server(self, name: str) -> SimpleNamespace:
@@ -295,11 +295,9 @@ class _Fields:
         return min(tables)
 
     def _unused(self, end: str) -> str:
-        address = ipaddress.ip_address(self.values[end].address)
         taken = {a for vm in self._state.vms for a in (*vm.addresses, *vm.aliases)}
         taken |= {host for box in self._state.outsides for host in box.hosts}
-        length = 24 if address.version == 4 else 64
-        network = ipaddress.ip_network(f"{address}/{length}", strict=False)
+        network = _subnet(self.values[end].address)
         while True:
             found = str(network[self._rng.randint(2, 250)])
             if found not in taken:
@@ -311,6 +309,16 @@ class _Fields:
         vms = [vm for vm in self._state.vms if vm.vpc == one.vpc and vm.name not in names]
         near = [vm for vm in vms if getattr(vm, same) == getattr(one, same)] or vms
         return self._end(self._rng.choice(near).name)
+
+
+def _subnet(address: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    """The subnet of a VM's address: those of all topologies have these lengths."""
+    return ipaddress.ip_network(f"{address}/{64 if ':' in address else 24}", strict=False)
+
+
+def _gateway(address: str) -> str:
+    """The router's address in a VM's subnet: its first host."""
+    return str(_subnet(address)[1]) if address else ""
 
 
 def _place(place: Place, flow: Flow) -> SimpleNamespace:

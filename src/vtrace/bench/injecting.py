@@ -118,13 +118,13 @@ class Injector:
         self._apply(ready.prepare)
         for filled in faults:
             self._apply(filled.prepare)
+        self._sync(command for filled in faults for command in filled.prepare)
         if not late:
             self._start()
             until(lambda: self._all_arrive(capture), "packets before the fault", ARRIVES_S)
         for filled in faults:
             self._apply(filled.near if ready.case.mode == "near-miss" else filled.inject)
-        if any(command.on == "central" for filled in faults for command in (*filled.inject, *filled.near)):
-            self._run(Command(on="central", run=("ovn-nbctl", "--wait=hv", "--timeout=20", "sync")))
+        self._sync(command for filled in faults for command in (*filled.inject, *filled.near))
         if late:
             self._start()
         if ready.case.mode != "near-miss":
@@ -157,6 +157,7 @@ class Injector:
                 "all lost": sent > 0 and not arrived,
                 "some lost": arrived > 0 and (arrived < sent or flow.proto == "tcp"),
                 "none lost": 0 < sent <= arrived + IN_FLIGHT,
+                "nothing sent": not sent,
             }[effect]
             if not right:
                 raise VoidError(f"{effect} was injected", flow.way.name, f"{sent} sent, {arrived} arrived")
@@ -167,13 +168,15 @@ class Injector:
         return self._ready.faults[number].fault.effect
 
     def _acts(self, capture: Capture) -> bool:
-        lost = [flow for number, flow in enumerate(self._ready.flows) if self._effect(number) == "all lost"]
-        if not lost:
+        by_effect = [(self._effect(number), flow) for number, flow in enumerate(self._ready.flows)]
+        lost = [flow for effect, flow in by_effect if effect == "all lost"]
+        silent = [flow for effect, flow in by_effect if effect == "nothing sent"]
+        if not lost and not silent:
             return True
         capture.forget()
         time.sleep(QUIET_S)
         capture.read()
-        return not any(capture.arrived(flow) for flow in lost)
+        return not any(capture.arrived(flow) for flow in lost) and not any(capture.sent(flow) for flow in silent)
 
     def _all_arrive(self, capture: Capture) -> bool:
         capture.read()
@@ -215,6 +218,11 @@ class Injector:
                 self._run(command)
             except ProgramError as error:
                 raise VoidError("a command of the fault failed", " ".join(command.run), str(error)) from error
+
+    def _sync(self, commands: Iterable[Command]) -> None:
+        """Waits until the servers have what was written into the databases, if anything was."""
+        if any(command.on == "central" for command in commands):
+            self._run(Command(on="central", run=("ovn-nbctl", "--wait=hv", "--timeout=20", "sync")))
 
     def _run(self, command: Command) -> str:
         return run_on(self._state, command.on, command.run)

@@ -81,7 +81,8 @@ def expected(rights: Sequence[tuple[Right, str, str]]) -> Expected:
         )
         for right, code, uuid in rights
     )
-    return Expected(loss="yes" if any(right.loss == "yes" for right, _, _ in rights) else "no", verdicts=verdicts)
+    losses = {right.loss for right, _, _ in rights}
+    return Expected(loss=next(loss for loss in ("yes", "unknown", "no") if loss in losses), verdicts=verdicts)
 
 
 def judge(right: Expected, document: Mapping[str, Any]) -> Judgement:

@@ -21,11 +21,7 @@ Coordinates = dict[str, object]
 
 
 def entries() -> dict[str, Entry]:
-<<<<<<< Updated upstream
-    return {entry.name: entry for entry in (*LOGICAL, *PHYSICAL, *LAGGING, *SIZES, *FOREIGN)}
-=======
-    return {entry.name: entry for entry in (*LOGICAL, *PHYSICAL, *LAGGING, *CONFLICTS, *FOREIGN)}
->>>>>>> Stashed changes
+    return {entry.name: entry for entry in (*LOGICAL, *PHYSICAL, *LAGGING, *CONFLICTS, *SIZES, *FOREIGN)}
 
 
 def seed() -> int:
@@ -48,12 +44,8 @@ def coordinates(entry: Entry, number: int, *, near: bool) -> Coordinates:
 def core() -> list[Coordinates]:
     """Every kind of fault once, and its near-miss; of the entries put in by hand, every other near-miss."""
     known = entries()
-<<<<<<< Updated upstream
-    names = [entry.name for entry in (*LOGICAL, *PHYSICAL, *LAGGING)] + list(FOREIGN_CORE)
-    names += [entry.name for entry in SIZES]
-=======
     names = [entry.name for entry in (*LOGICAL, *PHYSICAL, *LAGGING, *CONFLICTS)] + list(FOREIGN_CORE)
->>>>>>> Stashed changes
+    names += [entry.name for entry in SIZES]
     cases = []
     for number, name in enumerate(names):
         cases.append(coordinates(known[name], number, near=False))

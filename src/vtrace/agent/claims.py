@@ -17,6 +17,7 @@ from pathlib import Path
 import anyio
 
 from vtrace.color import registry
+from vtrace.color.registry import COPY_RATE_PPS, FIRST_RATE_PPS
 from vtrace.errors import CannotWorkError
 from vtrace.model.openflow import FlowEntry, InstalledEntry, MeterStat, TableId
 from vtrace.model.plan import Claim
@@ -28,8 +29,6 @@ LOCK_TIMEOUT_S = 20.0
 BURST_BUDGET_PACKETS = 200
 FIRST_BURST_PACKETS = 25
 COPY_BURST_PACKETS = 50
-FIRST_RATE_PPS = 1000
-COPY_RATE_PPS = 3000
 _SMALLEST_BURST_PACKETS = 2
 _METER_TRIES = 4
 _METER_RETRY_S = 0.3

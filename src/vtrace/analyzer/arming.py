@@ -57,6 +57,8 @@ class Arming:
         self._epoch = 0
         self._used: dict[str, tuple[int, ...]] = {}
         self.stopped: set[int] = set()
+        # Pairs that are not colored yet.
+        self.waiting: set[int] = set()
         self.notes: list[str] = []
         self.given_up: set[str] = set()
         # One change at a time: a color must never be put on while another change takes its restoring entries off.
@@ -243,6 +245,17 @@ class Arming:
             await self._claim(name, use.color)
         return True
 
+    async def begin(self, pairs: Collection[int]) -> None:
+        """Colors pairs that had to wait for their turn."""
+        async with self._turn:
+            self.waiting.difference_update(pairs)
+            # Where all is about to be put on anew, or colored on, they are among the rest.
+            if self._ended or self._paused or not self._stands:
+                return
+            for use in tuple(self.uses.values()):
+                await self._on_all(self._color_on, use, pairs)
+            await self._on_all(self._probe_more_on, pairs)
+
     async def add_color(self, original_dscp: int) -> ColorUse | None:
         """Claims one more color and colors with it; None where coloring has ended meanwhile."""
         async with self._turn:
@@ -378,20 +391,36 @@ class Arming:
         inside = [hop for hop in self.first_hops(name) if not hop.pair.source.outside]
         for vif, version in {(hop.vif, hop.pair.traffic.ip_version): None for hop in inside}:
             planned += request_entries(vif, version, scope, claim, self.limits)
-        for hop in self.first_hops(name):
-            planned += probe_entries(hop, scope, claim, self.limits.color_s)
+        planned += self._probes(name, None)
         for pair in self._pairs:
             for answering in self.answers_of(pair, name) if pair.direction is Direction.FORWARD else ():
                 planned += reply_count_entries(pair, answering, scope, claim, self.limits.match_s)
         await self._agents[name].install(planned)
 
+    async def _probe_more_on(self, name: str, pairs: Collection[int]) -> None:
+        await self._agents[name].install(self._probes(name, pairs))
+
+    def _probes(self, name: str, pairs: Collection[int] | None) -> list[PlannedEntry]:
+        """What looks for packets of other DSCPs: of some pairs, or of all that are colored."""
+        scope, claim = self.scope(name), self.claims[name]
+        hops = self._hops_to_color(name, pairs)
+        return [entry for hop in hops for entry in probe_entries(hop, scope, claim, self.limits.color_s)]
+
+    def _hops_to_color(self, name: str, pairs: Collection[int] | None) -> list[FirstHop]:
+        without = self.stopped | self.waiting
+        return [
+            hop
+            for hop in self.first_hops(name)
+            if hop.pair.index not in without and (pairs is None or hop.pair.index in pairs)
+        ]
+
     async def _color(self, use: ColorUse) -> None:
         """Starts coloring; withdraws it at once where copies turn out not to be metered."""
         await self._on_all(self._color_on, use)
 
-    async def _color_on(self, name: str, use: ColorUse) -> None:
+    async def _color_on(self, name: str, use: ColorUse, pairs: Collection[int] | None = None) -> None:
         agent, scope, claim = self._agents[name], self.scope(name), self.claims[name]
-        hops = [hop for hop in self.first_hops(name) if hop.pair.index not in self.stopped]
+        hops = self._hops_to_color(name, pairs)
         limit_s = self.limits.color_s
         planned = [entry for hop in hops for entry in coloring_entries(hop, use, scope, claim, limit_s)]
         await agent.install(planned)

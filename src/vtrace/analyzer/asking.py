@@ -47,6 +47,8 @@ MAX_FLOWS = 16
 QUESTION_S = 0.05
 # Not more questions wait for a chassis, so that one that was never asked has not to wait for many that were.
 MOST_WAITING = 8
+# So many of the flows that arrive on a chassis are asked about once more at the end.
+MOST_AGAIN = 16
 
 # Pair, chassis and flow that a question is about.
 _Key: TypeAlias = tuple[int, str, str]
@@ -103,11 +105,25 @@ class Asking:
             if now_s - packet.last_s <= LOST_AFTER_S or not asked:
                 self._ask_about(group, packet, now_s)
 
-    def ask_arrived(self, group: TaskGroup, *, last_time: bool = False) -> None:
+    def ask_arrived(self, group: TaskGroup) -> None:
         """Once for each flow that arrives: what the entry that its packets were handed to made of them."""
         for (pair, flow), packet in self._follow.arrived_flows.items():
             if (pair, packet.last.chassis, flow) not in self._asked:
-                self._ask_about(group, packet, time.monotonic(), last_time=last_time)
+                self._ask_about(group, packet, time.monotonic())
+
+    def _ask_arrived_again(self, group: TaskGroup) -> None:
+        """Once more, of many flows on a chassis of some: one of each port, before a second of any."""
+        places: Counter[tuple[str, int, int]] = Counter()
+        ranked = []
+        for number, packet in enumerate(self._follow.arrived_flows.values()):
+            place = (packet.last.chassis, packet.last.datapath, packet.last.out_key)
+            ranked.append((places[place], number, packet))
+            places[place] += 1
+        again: Counter[str] = Counter()
+        for *_, packet in sorted(ranked, key=lambda found: found[:2]):
+            again[packet.last.chassis] += 1
+            if again[packet.last.chassis] <= MOST_AGAIN:
+                self._ask_about(group, packet, time.monotonic(), last_time=True)
 
     def _ask_about(self, group: TaskGroup, packet: Followed, now_s: float, *, last_time: bool = False) -> None:
         pair = self._pairs.get(packet.pair)
@@ -168,6 +184,8 @@ class Asking:
         """What may have kept packets from being colored: others' entries at our own priority, a provider's bridge, or
         that the switch can't translate them."""
         for pair in self._pairs.values():
+            if pair.index in self._arming.waiting:
+                continue
             unseen = not self._follow.of_pair(pair.index)
             for name, survey in self._arming.surveys.items():
                 entries = self._arming.entries_of(pair, name) if unseen or survey.entries_at_top else []
@@ -248,7 +266,7 @@ class Asking:
             for packet in reversed(self._follow.packets):
                 if packet.first and not packet.complete:
                     self._ask_about(group, packet, time.monotonic(), last_time=True)
-            self.ask_arrived(group, last_time=True)
+            self._ask_arrived_again(group)
 
     def kept_from_color(self, pair: int) -> bool:
         """Whether the datapath's cache shows what keeps the pair's packets from being colored."""

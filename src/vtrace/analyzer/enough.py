@@ -40,6 +40,7 @@ class Enough:
 
     Args:
         stopped: the pairs that are colored no more, since they have their packets.
+        waiting: those that are not colored yet.
         both: the task asks for both directions.
     """
 
@@ -51,12 +52,14 @@ class Enough:
         asked: Asked,
         *,
         stopped: Collection[int],
+        waiting: Collection[int] = (),
         both: bool,
     ) -> None:
         self._follow = follow
         self._shown = shown
         self._asked = asked
         self._stopped = stopped
+        self._waiting = waiting
         self._forward: Mapping[int, int] = _answered_by(pairs) if both else {}
         self.started_s = 0.0
 
@@ -65,6 +68,8 @@ class Enough:
         if index in self._stopped:
             # Also where all that were colored turned out to be for others.
             return self._follow.pair_settled(index, now_s)
+        if index in self._waiting:
+            return False
         packets = self._follow.of_pair(index)
         if not packets:
             return (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import anyio
 import anyio.to_thread
@@ -18,6 +18,7 @@ from vtrace.analyzer.neighbors import Neighbors
 from vtrace.analyzer.questions import about_replies
 from vtrace.analyzer.topology import Moved, Topology, TopologyFollower
 from vtrace.analyzer.tunnels import check_tunnels
+from vtrace.analyzer.turns import Turns
 from vtrace.attribute.case import Case, ReplyCount
 from vtrace.collect.link import (
     AgentCost,
@@ -96,6 +97,8 @@ class TaskRunner:
         self._arming = Arming(self._agents, inventory, pairs, spec.timeout_s)
         self._follow = Follower(pairs, inventory, spec.packets)
         self._asking = Asking(pairs, self._agents, inventory, self._arming, self._follow, resolver)
+        self._turns = Turns(pairs)
+        self._arming.waiting = set(self._turns.waiting)
         self._neighbors = Neighbors(pairs, inventory)
         self._ending = Enough(
             pairs,
@@ -103,6 +106,7 @@ class TaskRunner:
             self._asking,
             self._neighbors,
             stopped=self._arming.stopped,
+            waiting=self._arming.waiting,
             both=len(spec.directions) > 1,
         )
         self._disturbed: set[str] = set()
@@ -149,6 +153,7 @@ class TaskRunner:
             await self._arm()
             self.outcome.state = TaskState.COLORING
             self._ending.started_s = time.monotonic()
+            self._turns.start(self._ending.started_s)
             for dscp in sorted(self._early_dscps - set(self._arming.uses)):
                 self._missing_color.add(dscp)
                 group.start_soon(self._add_color, dscp)
@@ -210,6 +215,7 @@ class TaskRunner:
     def _take(self, event: AgentEvent, group: anyio.abc.TaskGroup) -> None:
         if isinstance(event, LogRecord):
             self._follow.add(event, time.monotonic())
+            self._turns.take(event)
             if event.pair in self._pairs and self._follow.has_enough(event.pair):
                 self._stop_pair(event.pair, group)
         elif isinstance(event, NeighborSeen):
@@ -306,12 +312,22 @@ class TaskRunner:
             self._asking.ask_overdue(group, now_s)
             self._asking.ask_arrived(group)
             self._asking.ask_requests(group, self._neighbors.unanswered())
+            if pairs := self._turns.next(now_s):
+                group.start_soon(self._begin, pairs)
             if self._enough(now_s):
                 return
             if now_s - told_s >= 1.0:
                 told_s = now_s
                 await self._asking.ask_unseen()
                 self._progress(self._status(now_s))
+
+    async def _begin(self, pairs: Collection[int]) -> None:
+        """Colors pairs whose turn it is now."""
+        try:
+            await self._arming.begin(pairs)
+        except VTraceError as error:
+            self.outcome.notes.append(f"{len(pairs)} pairs were not colored: {error}")
+        self._turns.start(time.monotonic())
 
     def _status(self, now_s: float) -> str:
         colored = sum(min(self._follow.colored[i], self._spec.packets) for i in self._pairs)
@@ -445,6 +461,7 @@ class TaskRunner:
             changes=tuple(self.outcome.changes),
             entered=dict(self._entered_packets),
             for_others=dict(self._follow.for_others),
+            not_begun=frozenset(self._arming.waiting),
             reply_asked=Direction.REPLY in self._spec.directions,
         )
 

@@ -62,6 +62,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
         entered: packets of each pair that our entries at the first hop counted, whether or not a copy came.
         disturbances: when (nanoseconds since the epoch) and on which chassis somebody took our entries off.
         for_others: packets of each pair that were sent to an address it shares and went on to other endpoints.
+        not_begun: numbers of the pairs that the task ended too early to color.
         changes: of the topology, while the task ran.
         reply_asked: whether the reply direction is colored too, so that it need not be counted.
         packets_asked: N for each pair and direction.
@@ -83,6 +84,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     entered: Mapping[int, int] = {}
     for_others: Mapping[int, int] = {}
     disturbances: tuple[tuple[str, int], ...] = ()
+    not_begun: frozenset[int] = frozenset()
     changes: tuple[Change, ...] = ()
 
     def pair(self, index: int) -> Pair:

@@ -29,6 +29,8 @@ def verdicts(case: Case, pair: Pair, found: Sequence[Ending], asked: Sequence[En
         found: its packets.
         asked: of a reply those of the forward direction, which it answers.
     """
+    if pair.index in case.not_begun:
+        return [_not_begun(case, pair)]
     kept = _kept_from_color(case, pair, seen=bool(found))
     if not found and kept is None and case.entered.get(pair.index):
         return [_unheard(case, pair)]
@@ -84,6 +86,26 @@ def _no_traffic(case: Case, pair: Pair, forward: Sequence[Ending]) -> Verdict:
 
 def _unheard(case: Case, pair: Pair) -> Verdict:
     """Packets went by our entries, and no copy of them came: that is no silence of the source."""
+    return _nothing_known(
+        case,
+        pair,
+        f"{case.entered[pair.index]} packets of this traffic left {pair.source.name}, and no copy of them came to us",
+        "try again when the server is less busy",
+    )
+
+
+def _not_begun(case: Case, pair: Pair) -> Verdict:
+    """The task ended before it was the pair's turn to be colored."""
+    return _nothing_known(
+        case,
+        pair,
+        "the time was over before this pair was colored: the copies of the other pairs' packets are as many as the "
+        "servers' meters allow",
+        "give more time (--timeout), fewer pairs, or fewer packets of each (--packets)",
+    )
+
+
+def _nothing_known(case: Case, pair: Pair, summary: str, fix: str) -> Verdict:
     start, end = pair.task_ends
     return Verdict(
         kind="evidence_missing",
@@ -95,9 +117,8 @@ def _unheard(case: Case, pair: Pair) -> Verdict:
         why=Why(
             code="unknown",
             actor="unknown",
-            summary=f"{case.entered[pair.index]} packets of this traffic left {pair.source.name}, and no copy of them "
-            "came to us",
-            fix="try again when the server is less busy",
+            summary=summary,
+            fix=fix,
         ),
     )
 

@@ -46,6 +46,9 @@ POOL_2 = tuple(value for value in range(64) if value & 0b11 == 0b11)
 
 # Our meters are taken from the top of the bridge's meter id space, within this many ids of it.
 METER_ID_SPAN = 512
+# What the two meters of a run let through: copies of packets that are being colored, and all others.
+FIRST_RATE_PPS = 1000
+COPY_RATE_PPS = 3000
 # An OpenFlow controller id of ours: this base plus the generation (ovn-controller uses 0).
 CONTROLLER_ID_BASE = 0x5000
 

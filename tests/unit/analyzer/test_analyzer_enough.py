@@ -33,12 +33,16 @@ class Shown:
 class Run:
     """A task of some pairs, N = 3."""
 
-    def __init__(self, *pairs: Pair, both: bool = True, shown: Shown | None = None) -> None:
+    def __init__(
+        self, *pairs: Pair, both: bool = True, shown: Shown | None = None, waiting: tuple[int, ...] = ()
+    ) -> None:
         self.pairs = pairs
         self.follow = Follower(pairs, INVENTORY, 3)
         self.neighbors = Neighbors(pairs, INVENTORY)
         self.stopped: set[int] = set()
-        self.enough = Enough(pairs, self.follow, shown or Shown(), self.neighbors, stopped=self.stopped, both=both)
+        self.enough = Enough(
+            pairs, self.follow, shown or Shown(), self.neighbors, stopped=self.stopped, waiting=waiting, both=both
+        )
 
     def take(self, records: list[LogRecord], at_s: float = 0.0) -> None:
         for record in records:
@@ -187,3 +191,9 @@ def test_what_another_port_asks_is_not_the_sources() -> None:
     neighbors = Neighbors([TO_WEB2], INVENTORY)
     neighbors.take(replace(seen("10.0.1.2"), key=WEB2))
     assert not neighbors.watches()
+
+
+def test_a_pair_whose_turn_has_not_come_is_waited_for() -> None:
+    run = Run(FORWARD, REPLY, waiting=(1,))
+    run.take(lost(1, 2, 3))
+    assert run.at(99.0) == [0]

@@ -185,3 +185,12 @@ def test_a_guest_that_cannot_find_its_neighbor_is_no_guest_that_does_not_answer(
     found = in_both(delivered(), neighbors=(asked,))
     assert code(found.verdicts[found.pairs[1].verdicts[0]]) == "neighbor_unresolved"
     assert found.pairs[1].loss == "unknown"
+
+
+def test_a_pair_whose_turn_did_not_come_is_not_said_to_be_silent() -> None:
+    other = pair("web1", "db1", index=1)
+    found = attribute(case(delivered(), pairs=[pair(), other], not_begun=frozenset({1})))
+    (number,) = found.pairs[1].verdicts
+    verdict = found.verdicts[number]
+    assert (verdict.kind, code(verdict), verdict.packets) == ("evidence_missing", "unknown", 0)
+    assert [p.loss for p in found.pairs] == ["no", "unknown"]

@@ -91,18 +91,19 @@ def fill(case: Case, known: dict[str, Fault], state: LabState, rename: topologie
     """
     rng = case.rng
     faults = [known[name] for name in case.faults]
-    first = faults[0] if faults else None
     ways = way.written(case.kind, rename, rng) if rename else ()
     ip = rng.choice([v for v in (4, 6) if all(v in f.versions for f in faults)])
     protos = [p for p in ("udp", "tcp", "icmp") if all(p in f.protocols for f in faults)]
-    one = _way(case, faults[:1], ways, state, rng, None)
+    # A second fault is in another pair of the same direction.
+    directions = [need for f in faults for need in f.needs if need in ("forward", "reply")]
+    one = _way(case, faults[:1], ways, state, rng, directions=directions)
     proto = rng.choice([p for p in protos if p in one.protocols] or ["udp"])
     port = one.port or rng.randint(*PORTS)
     flows = [Flow(way=one, ip=ip, proto=proto, port=port)]
     if len(faults) > 1:
-        other = _way(case, faults[1:], ways, state, rng, one)
+        other = _way(case, faults[1:], ways, state, rng, other_than=one)
         flows.append(Flow(way=other, ip=ip, proto=proto, port=port))
-    wanted = first.packets if first else Traffic()
+    wanted = _wanted(faults)
     filled = tuple(_filled(f, flow, state, rng) for f, flow in zip(faults, flows, strict=False))
     return Ready(
         case=case,
@@ -130,14 +131,37 @@ def _lone_backends(way: Way, state: LabState) -> tuple[Command, ...]:
     return (Command(on="central", run=(*words, *lone), undo=((*words, *all_),)), *forget)
 
 
+def _wanted(faults: list[Fault]) -> Traffic:
+    """Packets that are right for all of the faults."""
+    wishes = [fault.packets for fault in faults] or [Traffic()]
+
+    def both(bounds: list[tuple[int, int]]) -> tuple[int, int]:
+        low = max(bound[0] for bound in bounds)
+        return low, max(low, min(bound[1] for bound in bounds))
+
+    return Traffic(
+        size_bytes=both([wish.size_bytes for wish in wishes]),
+        rate_pps=both([wish.rate_pps for wish in wishes]),
+        packets=both([wish.packets for wish in wishes]),
+        flows=both([wish.flows for wish in wishes]),
+    )
+
+
 def _way(
-    case: Case, faults: list[Fault], ways: Iterable[Way], state: LabState, rng: random.Random, other_than: Way | None
+    case: Case,
+    faults: list[Fault],
+    ways: Iterable[Way],
+    state: LabState,
+    rng: random.Random,
+    *,
+    other_than: Way | None = None,
+    directions: Iterable[str] = (),
 ) -> Way:
     alias = any(fault.packets.to_alias for fault in faults)
     candidates = list(ways)
     for _ in range(TRIES):
         found = rng.choice(candidates) if candidates else way.inside(state, rng, alias=alias, other_than=other_than)
-        if all(_fits(fault, found) for fault in faults):
+        if all(_fits(fault, found) for fault in faults) and all(found.has(need) for need in directions):
             return found
     names = " ".join(fault.name for fault in faults)
     raise UsageError("no way of the lab fits the fault", names, f"traffic of kind {case.kind}")

@@ -26,9 +26,9 @@ from vtrace.bench.figures import commit
 from vtrace.bench.filling import Filled, Ready, fill, first_line
 from vtrace.bench.injecting import VoidError, injected
 from vtrace.bench.judging import Expected, Judgement, expected, judge
-from vtrace.errors import CannotWorkError
+from vtrace.errors import CannotWorkError, UsageError
 from vtrace.lab import state as lab_state
-from vtrace.lab.programs import run_on
+from vtrace.lab.programs import ProgramError, run_on
 from vtrace.lab.state import LabState
 
 PROGRAM = (sys.executable, "-m", "vtrace.present.cli.main")
@@ -172,7 +172,10 @@ class Run:
         return outcome
 
     def _case(self, case: Case, state: LabState, rename: topologies.Rename | None) -> Outcome:
-        ready = fill(case, self._known, state, rename)
+        try:
+            ready = fill(case, self._known, state, rename)
+        except (UsageError, ProgramError) as error:
+            return Outcome(case=case, void=str(error))
         outcome = Outcome(
             case=case,
             codes=tuple(filled.fault.code for filled in ready.faults),

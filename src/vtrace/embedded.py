@@ -367,6 +367,7 @@ def _answer(
         verdicts=found.verdicts,
         pairs=found.pairs,
         paths=found.paths,
+        contrast=found.contrast,
         cost=Cost(
             entries_installed=sum(c.entries_installed for c in costs),
             entries_left=left,

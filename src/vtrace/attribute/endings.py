@@ -48,6 +48,7 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
         order: its place in the pair's first-hop order.
         flow: `model.record.flow_id` of its first record.
         servers: those that it passed.
+        hops: its records, as rows of the case's, in path order.
     """
 
     pair: int
@@ -59,6 +60,7 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
     path: int
     flow: str = ""
     servers: frozenset[str] = frozenset()
+    hops: tuple[int, ...] = ()
 
 
 def endings(case: Case) -> tuple[list[Ending], dict[int, int]]:
@@ -140,6 +142,7 @@ class _Endings:
             path=row["path"],
             flow=flow_id(self._first(row)),
             servers=frozenset(self._inventory.server(self._case.records[number].chassis) for number in row["hops"]),
+            hops=tuple(row["hops"]),
         )
 
     def _first(self, row: dict[str, Any]) -> LogRecord:

@@ -12,10 +12,11 @@ from vtrace.attribute import causes_size, silence
 from vtrace.attribute.case import Case
 from vtrace.attribute.cause import Cause
 from vtrace.attribute.causes import find_cause
+from vtrace.attribute.contrast import contrast
 from vtrace.attribute.endings import Ending, endings, is_lost
 from vtrace.attribute.paths import paths
 from vtrace.attribute.patterns import TRANSIENT_AFTER, pattern
-from vtrace.model.answer import KINDS, Packets, PairAnswer, PathAnswer, Verdict, Why
+from vtrace.model.answer import KINDS, Contrast, Packets, PairAnswer, PathAnswer, Verdict, Why
 from vtrace.model.task import Pair
 
 # What was concluded from rows and tunnels, not from an inspection, stands as long as these do.
@@ -35,6 +36,7 @@ class Attribution(msgspec.Struct, frozen=True, kw_only=True):
     verdicts: tuple[Verdict, ...]
     pairs: tuple[PairAnswer, ...]
     paths: tuple[PathAnswer, ...]
+    contrast: tuple[Contrast, ...] = ()
     for_others: int = 0
 
 
@@ -61,6 +63,7 @@ def attribute(case: Case) -> Attribution:
         verdicts=tuple(v for _, v in verdicts),
         pairs=pairs,
         paths=paths(case, found),
+        contrast=contrast(case, found),
         for_others=sum(for_others.values()),
     )
 

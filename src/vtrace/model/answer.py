@@ -6,6 +6,20 @@ from typing import Any
 
 import msgspec
 
+CONTRAST_FIELDS = (
+    "direction",
+    "size",
+    "fragment",
+    "conntrack_state",
+    "tcp_flags",
+    "protocol",
+    "destination_port",
+    "backend",
+    "ecmp_member",
+    "server",
+    "source_port",
+    "rate",
+)
 KINDS = ("dropped", "lost_between", "left_domain", "evidence_missing", "no_traffic", "delivered")
 
 
@@ -107,6 +121,21 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     object: ObjectRef | None = None
 
 
+class Contrast(msgspec.Struct, frozen=True, kw_only=True):
+    """What tells lost packets from delivered ones: the values of a field on either side, and a sentence.
+
+    `from`, `to` and `direction` are those of the pair; null where it holds for several together.
+    """
+
+    field: str
+    lost: str
+    delivered: str
+    text: str
+    from_: str | None = msgspec.field(name="from", default=None)
+    to: str | None = None
+    direction: str | None = None
+
+
 class HopAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """One hop of a path; `rewritten` is what it changed of the headers."""
 
@@ -174,7 +203,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     packets: Packets = Packets()
     verdicts: tuple[Verdict, ...] = ()
     pairs: tuple[PairAnswer, ...] = ()
-    contrast: tuple[dict[str, Any], ...] = ()
+    contrast: tuple[Contrast, ...] = ()
     paths: tuple[PathAnswer, ...] = ()
     cost: Cost = Cost()
     changes: tuple[Change, ...] = ()

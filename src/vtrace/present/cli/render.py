@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from rich.console import Console
 from rich.markup import escape
 
-from vtrace.model.answer import Answer, HopAnswer, PathAnswer, Verdict
+from vtrace.model.answer import Answer, Contrast, HopAnswer, PathAnswer, Verdict
 from vtrace.present.cli.matrix import MOST_CAUSES, causes, has_several_pairs, matrix
 
 _LOST = ("dropped", "lost_between")
@@ -39,6 +39,8 @@ def render(answer: Answer, console: Console | None = None) -> None:
     several = has_several_pairs(answer)
     for line in _of_several(answer) if several else [line for v in answer.verdicts for line in _verdict(v)]:
         out.print(line)
+    for number, contrast in enumerate(answer.contrast):
+        out.print(("" if number else "\n") + _contrast(contrast))
     for change in answer.changes:
         out.print(f"\n[yellow]Δ[/] {escape(change.at)}: {escape(change.text)}")
     packets = answer.packets
@@ -170,6 +172,15 @@ def _verdict(verdict: Verdict, whom: str = "") -> list[str]:
         if why.fix:
             lines.append(f"  to show or remove it: [bold]{escape(why.fix)}[/]")
     return lines
+
+
+def _contrast(contrast: Contrast) -> str:
+    where = ""
+    if contrast.from_ is not None:
+        ends = (contrast.from_, contrast.to or "")
+        way = " ↔ " if contrast.direction is None else " → "
+        where = way.join(reversed(ends) if contrast.direction == "reply" else ends) + ": "
+    return f"[yellow]≠[/] {escape(where)}[bold]lost and delivered packets differ:[/] {escape(contrast.text)}"
 
 
 def _path(path: PathAnswer) -> list[str]:

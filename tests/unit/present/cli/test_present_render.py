@@ -9,6 +9,7 @@ from rich.console import Console
 
 from vtrace.model.answer import (
     Answer,
+    Contrast,
     Cost,
     HopAnswer,
     ObjectRef,
@@ -73,6 +74,19 @@ def test_a_transient_loss_is_said_first_though_it_is_no_loss() -> None:
     found = text(BETWEEN, DELIVERED, packets=Packets(colored=7, lost_between=4, delivered=3))
     assert found.splitlines()[0] == "4 packets were lost for a while; it passed. No persistent loss."
     assert "4 lost between vSwitch web on server hv1 and server hv2 (transient)" in found
+
+
+def test_what_tells_lost_from_delivered() -> None:
+    one = Contrast(
+        field="size", lost="97 …", delivered="96 …", text="all 7 [lost]", from_="web1", to="web2", direction="reply"
+    )
+    both = Contrast(field="direction", lost="reply", delivered="forward", text="all 9", from_="web1", to="web2")
+    several = Contrast(field="server", lost="hv3", delivered="hv2", text="all 8 packets")
+    found = text(DROPPED, DELIVERED, contrast=(one, both, several)).splitlines()
+    at = found.index("≠ web2 → web1: lost and delivered packets differ: all 7 [lost]")
+    assert found[at + 1] == "≠ web1 ↔ web2: lost and delivered packets differ: all 9"
+    assert found[at + 2] == "≠ lost and delivered packets differ: all 8 packets"
+    assert at > next(number for number, line in enumerate(found) if "3 delivered at web2" in line)
 
 
 @pytest.mark.parametrize(("colored", "words"), [(0, "no packet of this traffic was seen"), (5, "not enough")])

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from faults import answers
 from faults.facts import Facts
-from faults.model import Expect, Fault, Pair, Row
+from faults.model import Do, Expect, Fault, Pair, Row
 from faults.physical import wire
 from faults.running import Traffic, apply
 
@@ -107,5 +107,64 @@ def test_a_router_port_with_a_gateway_mtu(facts: Facts, traffic: Traffic, limit:
         traffic.stop()
         facts.execute(pair.source, "ip", "route", "del", route[0], check=False)
         facts.execute("central", *nb, "remove", "Logical_Router_Port", port, "options", "gateway_mtu", check=False)
+    answers.check_sound(answer, 20)
+    answers.check_expected(answer, expect, facts)
+
+
+FRAGMENTED = ("-s", "3000", "-M", "dont")
+NB = ("ovn-nbctl", "--wait=hv", "--timeout=20")
+
+
+@pytest.mark.parametrize("ip", [4, 6])
+@pytest.mark.parametrize("node", ["hv1", "hv2"])
+def test_a_bridge_that_drops_all_fragments(facts: Facts, traffic: Traffic, node: str, ip: int) -> None:
+    """At the sender's server they can't even be colored; at the receiver's they were sent, and the wire is well."""
+    pair = facts.pair("switched-remote", 4 if ip == 4 else 6)
+    at_sender = node == pair.source_server
+    switch = pair.source_switch if at_sender else pair.destination_switch
+    expect = Expect("dropped", node, switch, code="fragment_dropped", object_type="Bridge", object_words=("br-int",))
+    facts.execute(node, "ovs-ofctl", "set-frags", "br-int", "drop")
+    try:
+        traffic.ping(pair, (*FRAGMENTED, pair.dst), 0)
+        args = ("--from", pair.source, "--to", pair.destination, "--proto", "icmp", "--ip", str(ip), "--packets", "20")
+        answer = answers.diagnose(facts, *args, "--timeout", "20")
+        mode = facts.execute(node, "ovs-ofctl", "get-frags", "br-int").split()
+    finally:
+        traffic.stop()
+        facts.execute(node, "ovs-ofctl", "set-frags", "br-int", "normal")
+    answers.check_sound(answer, 20)
+    answers.check_expected(answer, expect, facts)
+    assert mode == ["drop"], "the diagnosis changed the bridge's mode"
+
+
+def test_packets_that_are_no_fragments_pass_such_a_bridge(facts: Facts, traffic: Traffic) -> None:
+    pair = facts.pair("switched-remote", 4)
+    well = Expect("delivered", pair.destination_server, pair.destination_switch, loss="no", pattern=None, exit_code=0)
+    modes = [Do(node, ("ovs-ofctl", "set-frags", "br-int", "drop")) for node in ("hv1", "hv2")]
+    back = [Do(do.node, (*do.argv[:-1], "normal")) for do in modes]
+    diagnose_pings(facts, traffic, pair, Fault("near", tuple(modes), tuple(back), well), (68,))
+
+
+@pytest.mark.parametrize(("mtu", "lost"), [(700, True), (1300, False)])
+def test_fragments_that_are_too_short_for_conntrack(facts: Facts, traffic: Traffic, mtu: int, lost: bool) -> None:
+    """A stateful ACL, and a guest whose route has a small MTU: its fragments are called invalid, for their length."""
+    pair = facts.pair("switched-remote", 4)
+    expect = Expect("dropped", pair.source_server, pair.source_switch, code="fragment_dropped", object_type="Datapath")
+    if not lost:
+        expect = Expect(
+            "delivered", pair.destination_server, pair.destination_switch, loss="no", pattern=None, exit_code=0
+        )
+    route = (f"{pair.dst}/32", "dev", "eth0", "mtu", "lock", str(mtu))
+    for side in ("from-lport", "to-lport"):
+        facts.execute("central", *NB, "acl-add", pair.source_switch, side, "1001", "ip", "allow-related")
+    facts.execute(pair.source, "ip", "route", "add", *route)
+    try:
+        traffic.ping(pair, (*FRAGMENTED, pair.dst), 0)
+        args = ("--from", pair.source, "--to", pair.destination, "--proto", "icmp", "--packets", "20")
+        answer = answers.diagnose(facts, *args, "--timeout", "20")
+    finally:
+        traffic.stop()
+        facts.execute(pair.source, "ip", "route", "del", route[0], check=False)
+        facts.execute("central", *NB, "acl-del", pair.source_switch, check=False)
     answers.check_sound(answer, 20)
     answers.check_expected(answer, expect, facts)

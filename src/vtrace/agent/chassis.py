@@ -128,6 +128,7 @@ class ChassisAgent:
             tunnels=facts.tunnels,
             entries_at_top=tuple(text for entries in hooked for text in entries_at_top(entries)),
             hostname=facts.hostname,
+            drops_fragments=await self._ofctl.drops_fragments(),
         )
 
     async def colors_used(self) -> tuple[int, ...]:

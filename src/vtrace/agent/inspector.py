@@ -16,12 +16,13 @@ from vtrace.agent.ways import Ways, tunnel_bytes
 from vtrace.collect.link import NothingCachedError, SiteQuestion
 from vtrace.color import registry
 from vtrace.errors import VTraceError
-from vtrace.model.inspection import MeterReading, PortReading, SiteReport
+from vtrace.model.inspection import MeterReading, PortReading, RefusedFragments, SiteReport
 from vtrace.model.openflow import BridgeLayout, BridgePort, DatapathFlow, Trace
 from vtrace.ovs import bridge as ovs_bridge
 from vtrace.ovs import datapath, unixctl
 from vtrace.ovs import trace as ovs_trace
 from vtrace.ovs.bridge import BridgeFacts
+from vtrace.ovs.ipf import fragment_counters
 from vtrace.ovs.ofctl import OfCtl
 
 MIN_INTERVAL_S = 0.02
@@ -45,14 +46,19 @@ class Inspector:
         self._turn = anyio.Lock()
         self._read: tuple[tuple[MeterReading, ...], BridgeFacts] | None = None
         self._read_s = 0.0
+        self._began_s = 0.0
         self._ways = Ways()
+        self._fragments_before: dict[str, dict[str, int]] = {}
         # The logical ports of interfaces, where these do not say it themselves.
         self.named: Mapping[str, str] = {}
 
     async def begin(self, facts: BridgeFacts, layout: BridgeLayout) -> None:
         """Notes the counters at the beginning of a task, so that inspections tell what was dropped since."""
         if self._facts is None:
+            self._began_s = time.monotonic()
             self._meters_before = {m.meter_id: m.band_packets for m in await self._ofctl.meters()}
+            path = unixctl.ctl_path(self._rundir, "ovs-vswitchd")
+            self._fragments_before, _ = await fragment_counters(path)
             self._ports_before = {p.name: p for p in (*facts.ports, *facts.others)}
         self._facts = facts
         self._layout = layout
@@ -125,6 +131,7 @@ class Inspector:
                 exits=exits,
                 entrances=entrances,
                 overhead_bytes=tunnel_bytes(found),
+                refused_fragments=await self._refused_fragments(path, flow),
             )
             await anyio.sleep(MIN_INTERVAL_S)
         return report
@@ -136,7 +143,9 @@ class Inspector:
             NothingCachedError: the datapath caches none.
         """
         flows = await self._cached(path, question.in_ofport, Wanted.of(question))
-        flows = [flow for flow in flows if datapath.ends_in_drop(flow)]
+        since_s = time.monotonic() - self._began_s
+        # What was cached for packets of before says nothing of the task's.
+        flows = [f for f in flows if datapath.ends_in_drop(f) and (f.unused_s is None or f.unused_s <= since_s)]
         if not flows:
             raise NothingCachedError("The datapath caches no flow of this traffic that it drops", path)
         busiest = max(flows, key=lambda f: f.packets)
@@ -203,6 +212,20 @@ class Inspector:
             self._read = (await self._meter_readings(), await ovs_bridge.read_bridge(self._rundir, self._bridge))
             self._read_s = time.monotonic()
         return self._read
+
+    async def _refused_fragments(self, path: str, flow: str) -> tuple[RefusedFragments, ...]:
+        """What conntrack took not of fragments since the task began, where a flow is one."""
+        if "ip_frag=" not in flow:
+            return ()
+        counters, shortest = await fragment_counters(path)
+        found = []
+        for family, now in counters.items():
+            before = self._fragments_before.get(family, {})
+            grown = {name: count - before.get(name, 0) for name, count in now.items() if count > before.get(name, 0)}
+            if grown:
+                length = shortest.get(family, 0)
+                found.append(RefusedFragments(datapath=DATAPATH, family=family, counts=grown, shortest=length))
+        return tuple(found)
 
     async def _into(self, path: str, question: SiteQuestion) -> tuple[str, ...]:
         return await self._ways.into(path, self._kind(), question.entry) if question.lost else ()

@@ -94,6 +94,7 @@ class PlainAgent(ChassisAgent):
             tunnels=links,
             entries_at_top=entries_at_top(await self._ofctl.dump_entries(table=0)),
             hostname=facts.hostname,
+            drops_fragments=await self._ofctl.drops_fragments(),
         )
 
     async def dscp_users(self) -> list[str]:

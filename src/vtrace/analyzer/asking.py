@@ -188,7 +188,8 @@ class Asking:
                 continue
             unseen = not self._follow.of_pair(pair.index)
             for name, survey in self._arming.surveys.items():
-                entries = self._arming.entries_of(pair, name) if unseen or survey.entries_at_top else []
+                uncolored = unseen or survey.entries_at_top or survey.drops_fragments
+                entries = self._arming.entries_of(pair, name) if uncolored else []
                 for vif in entries or (_deaf_vifs(pair, survey, self._inventory) if unseen else ()):
                     for question in about_unseen(pair, vif):
                         await self._ask(name, question)

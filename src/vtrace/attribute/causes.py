@@ -11,6 +11,7 @@ from vtrace.attribute import fixes
 from vtrace.attribute.cause import CANDIDATE, CONCLUDED, SEEN_ACTING, Cause, here, last_step, step_text, trace_evidence
 from vtrace.attribute.cause import rfc3339 as rfc3339
 from vtrace.attribute.causes_balancer import balancer
+from vtrace.attribute.causes_fragment import dropped_by_mode, refused_by_conntrack
 from vtrace.attribute.causes_gateway import gateway, other_bridge
 from vtrace.attribute.causes_lagging import lagging_bridge
 from vtrace.attribute.operator import ended_by
@@ -27,6 +28,7 @@ def find_cause(inspection: Inspection, inventory: Inventory) -> Cause | None:
     for rule in _RULES:
         cause = rule(inspection, inventory)
         if cause is not None:
+            cause = refused_by_conntrack(cause, inspection, inventory)
             seen = inspection.real_drop or cause.code in _COUNTED
             confidence = SEEN_ACTING if seen and cause.code != "unknown" else cause.confidence
             return msgspec.structs.replace(
@@ -446,6 +448,7 @@ def _vif_queue(inspection: Inspection, inventory: Inventory) -> Cause | None:
 # Codes that a counter proves: seen acting although the datapath flow ends in an output.
 _COUNTED = ("qos_rate_limit", "vif_queue_full")
 _RULES: tuple[Rule, ...] = (
+    dropped_by_mode,
     _operator_entry,
     _foreign_entry,
     lagging_bridge,

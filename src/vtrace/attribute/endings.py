@@ -242,7 +242,7 @@ class _Endings:
             cause = find_cause(inspection, inventory)
             if cause is not None and cause.code == "foreign_flow_entry" and _stood_above(inspection):
                 return "dropped", where_of(inventory, last.peer, place), cause
-            if cause is not None and cause.code == "vswitch_pipeline_error":
+            if cause is not None and (cause.code == "vswitch_pipeline_error" or _dropped_unseen(cause, inspection)):
                 # Of a packet that it can't translate a switch does nothing at all, our copy included.
                 return "dropped", where_of(inventory, last.peer, cause.place if cause.place.datapath else place), cause
         if self._was_disturbed(last.peer, last) or self._cut_explains(last.peer):
@@ -310,6 +310,11 @@ def _more_exact(found: Place, known: Place) -> Place:
     if found.datapath not in (0, known.datapath):
         return found
     return Place(datapath=known.datapath, in_key=found.in_key or known.in_key, out_key=found.out_key or known.out_key)
+
+
+def _dropped_unseen(cause: Cause, inspection: Inspection) -> bool:
+    """Whether the bridge dropped it for being a fragment, before any entry."""
+    return cause.code == "fragment_dropped" and inspection.steps[-1].table == 0
 
 
 def _stood_above(inspection: Inspection) -> bool:

@@ -134,6 +134,8 @@ def keeps_from_color(inspection: Inspection, pair: Pair, inventory: Inventory, *
     if cause.code == "vswitch_pipeline_error" and not seen:
         summary = f"{cause.summary}; so it does nothing at all with them, and they could not be colored"
         return replace(cause, summary=summary)
+    if cause.code == "fragment_dropped" and inspection.steps and inspection.steps[-1].table == 0:
+        return replace(cause, summary=f"{cause.summary}, before they could be colored")
     if cause.code == "stale_flow_entry" and inspection.steps and inspection.steps[-1].table == 0:
         return replace(cause, summary=f"{cause.summary}; so what comes in there could not be colored")
     # In table 0, or on a bridge that packets come through first, an entry comes before ours.

@@ -81,6 +81,7 @@ class Survey(msgspec.Struct, frozen=True, kw_only=True):
     ports: tuple[BridgePort, ...]
     tunnels: tuple[TunnelPort, ...]
     entries_at_top: tuple[str, ...] = ()
+    drops_fragments: bool = False
     hostname: str = ""
     plain: PlainLayout | None = None
 

@@ -58,6 +58,18 @@ class PortReading(msgspec.Struct, frozen=True, kw_only=True):
     segments: bool = False
 
 
+class RefusedFragments(msgspec.Struct, frozen=True, kw_only=True):
+    """Fragments that the datapath's conntrack did not take since the task began, by why ("too short", "expired", …).
+
+    `family` is "v4" or "v6"; `shortest` the shortest fragment that it takes, but for the last of a packet.
+    """
+
+    datapath: str
+    family: str
+    counts: dict[str, int]
+    shortest: int = 0
+
+
 class Inspection(msgspec.Struct, frozen=True, kw_only=True):
     """The on-site forwarding condition of one flow on one chassis at one time.
 
@@ -84,6 +96,7 @@ class Inspection(msgspec.Struct, frozen=True, kw_only=True):
         exits: the devices by which it would leave the server in the end: the underlay's for a tunnel.
         entrances: for what came by a tunnel the underlay's device that leads back to its sender.
         overhead_bytes: what the tunnel that it goes out by adds to its length, 0 where that is not known.
+        refused_fragments: of the families of which some were refused; read only where the packet is a fragment.
     """
 
     chassis: str
@@ -113,6 +126,7 @@ class Inspection(msgspec.Struct, frozen=True, kw_only=True):
     exits: tuple[PortReading, ...] = ()
     entrances: tuple[PortReading, ...] = ()
     overhead_bytes: int = 0
+    refused_fragments: tuple[RefusedFragments, ...] = ()
 
 
 class SiteReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -138,3 +152,4 @@ class SiteReport(msgspec.Struct, frozen=True, kw_only=True):
     exits: tuple[PortReading, ...] = ()
     entrances: tuple[PortReading, ...] = ()
     overhead_bytes: int = 0
+    refused_fragments: tuple[RefusedFragments, ...] = ()

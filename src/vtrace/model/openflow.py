@@ -162,7 +162,8 @@ class DatapathFlow(msgspec.Struct, frozen=True, kw_only=True):
 
     `key` and `actions` are the text of `dpctl/dump-flows`; the other fields are read from them.
     `tos` is the IP TOS byte or IPv6 traffic class the flow matches and `tos_mask` its mask (0: any).
-    `ct_state` is the set of flags that the flow requires to be set ("trk", "est", …).
+    `ct_state` is the set of flags that the flow requires to be set ("trk", "est", …). `unused_s` is for how long no
+    packet has hit it, None where none ever did but the one that it was made for.
     """
 
     ufid: str
@@ -175,6 +176,7 @@ class DatapathFlow(msgspec.Struct, frozen=True, kw_only=True):
     tos_mask: int
     ct_state: tuple[str, ...]
     ct_state_unset: tuple[str, ...] = ()
+    unused_s: float | None = None
 
 
 class PacketIn(msgspec.Struct, frozen=True, kw_only=True):

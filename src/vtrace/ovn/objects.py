@@ -96,6 +96,7 @@ class ObjectResolver:
             exits=report.exits,
             entrances=report.entrances,
             overhead_bytes=report.overhead_bytes,
+            refused_fragments=report.refused_fragments,
             log_to_physical=layout.log_to_physical,
             text=report.trace.text,
         )

@@ -72,13 +72,15 @@ def parse_flow(line: str) -> DatapathFlow:
     """
     key: list[str] = []
     actions: list[str] = []
-    values = {"ufid": "", "packets": "0"}
+    values = {"ufid": "", "packets": "0", "used": "never"}
     part = "key"
     for word in split_top(line):
         name, colon, value = word.partition(":")
         if part == "key" and colon and name in ("ufid", "packets"):
             values[name] = value
             part = "counters" if name == "packets" else part
+        elif part == "counters" and colon and name == "used":
+            values[name] = value
         elif part == "counters" and colon and name == "actions":
             actions.append(value)
             part = "actions"
@@ -104,6 +106,7 @@ def parse_flow(line: str) -> DatapathFlow:
         tos_mask=tos_mask,
         ct_state=set_flags,
         ct_state_unset=unset_flags,
+        unused_s=None if values["used"] == "never" else float(values["used"].removesuffix("s")),
     )
 
 

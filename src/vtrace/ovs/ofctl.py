@@ -69,6 +69,10 @@ class OfCtl:
         words = _selection(table, cookie, match)
         return (await self._run("--no-names", "dump-flows", args=(words,) if words else ())).stdout
 
+    async def drops_fragments(self) -> bool:
+        """Whether the bridge drops every fragment before it looks anything up."""
+        return (await self._run("get-frags")).stdout.strip() == "drop"
+
     async def table_counts(self) -> dict[int, int]:
         """How many entries each table holds."""
         return parse_table_counts((await self._run("--no-names", "dump-tables")).stdout)

@@ -58,5 +58,6 @@ class PlainObjects:
             exits=report.exits,
             entrances=report.entrances,
             overhead_bytes=report.overhead_bytes,
+            refused_fragments=report.refused_fragments,
             text=report.trace.text,
         )

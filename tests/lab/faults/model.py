@@ -24,6 +24,7 @@ ACTORS = {
     "foreign_flow_entry": "provider",
     "stale_flow_entry": "provider",
     "mtu_exceeded": "provider",
+    "fragment_dropped": "provider",
     "physical_loss": "physical",
     "vif_down": "guest",
     "guest_not_answering": "guest",

@@ -34,6 +34,7 @@ def test_real_dump() -> None:
     assert (first_pass.recirc_id, first_pass.in_port, first_pass.packets) == (0, "vm1", 2)
     assert (first_pass.tos, first_pass.tos_mask) == (0x0C, 0xFC)
     assert datapath.recirculations(first_pass) == (0xF,)
+    assert (first_pass.unused_s, flow("drop").unused_s) == (0.544, None)
     assert (second_pass.recirc_id, second_pass.tos, second_pass.tos_mask) == (0xF, 0x0C, 0xFF)
     assert second_pass.ct_state == ("new", "trk")
     assert second_pass.ct_state_unset == ("est", "rel", "rpl", "inv")

@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.lab, pytest.mark.timeout(14400 if is_soak() else 900)]
 
 CASES, SOAK_CASES = 24, 1000
 LEAST_RIGHT = 0.9
-"""A sample this small can't show the 99 % that the whole is held to (docs/benchmark-report.md); less is a defect."""
+"""A sample this small can't show the 99 % that the whole is held to (docs/benchmark.md); less is a defect."""
 
 
 def run(directory: Path, *words: str) -> tuple[dict[str, object], str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterable
 
 import msgspec
@@ -12,6 +13,7 @@ from vtrace.model.task import Endpoint
 
 # Types of ports that lead to a physical network (ovn-sb(5), Port_Binding).
 OUTWARD = ("localnet", "l2gateway")
+_MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 # Tunnel keys of multicast groups begin here (ovn-sb(5), Multicast_Group).
 FIRST_MULTICAST_KEY = 0x8000
 
@@ -26,7 +28,9 @@ class LogicalDatapath(msgspec.Struct, frozen=True, kw_only=True):
     """A logical switch or router. `key` is its tunnel key (SB Datapath_Binding), `nb_uuid` its NB row.
 
     `chassis` are the names of all chassis that have bound a port of it. A `border` ends a VPC: a switch with a port
-    to a physical network, or one that joins the routers of several VPCs.
+    to a physical network, or one that joins the routers of several VPCs. `forced` is what a router gives packets that
+    it balances or translates as their source (its options lb_force_snat_ip, dnat_force_snat_ip): addresses, or
+    "router_ip" for its own.
     """
 
     key: int
@@ -37,6 +41,7 @@ class LogicalDatapath(msgspec.Struct, frozen=True, kw_only=True):
     vpc: str = ""
     chassis: tuple[str, ...] = ()
     border: bool = False
+    forced: tuple[str, ...] = ()
 
 
 class LogicalPort(msgspec.Struct, frozen=True, kw_only=True):
@@ -201,6 +206,11 @@ class Inventory(msgspec.Struct, frozen=True, kw_only=True):
             frontier += around - found
             found |= around
         return frozenset(found)
+
+    def own_addresses(self, datapath: int) -> tuple[str, ...]:
+        """The IP addresses of a router's own ports."""
+        texts = [text for port in self.ports if port.datapath == datapath for text in port.addresses]
+        return tuple(sorted(word for word in claims(texts) if _MAC.fullmatch(word) is None))
 
     def entrances(self, outward: LogicalPort) -> frozenset[str]:
         """The chassis where packets from a physical network may enter: all that may have a gateway port there."""

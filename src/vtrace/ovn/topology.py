@@ -252,6 +252,7 @@ class InventoryReader:
             sb_uuid=bindings[0]["_uuid"],
             vpc=vpc_name(row),
             border=uuid in self._borders,
+            forced=() if is_switch else forced_sources(row),
         )
 
     async def _bound(self, datapath: LogicalDatapath) -> set[str]:
@@ -373,6 +374,12 @@ class InventoryReader:
 def is_transit(row: Row) -> bool:
     """Whether a switch joins the routers of several VPCs: OVN interconnection's mark (ovn-nb(5)), or ours."""
     return "interconn-ts" in row.get("other_config", {}) or row["external_ids"].get("vtrace:kind") == "transit"
+
+
+def forced_sources(router: Row) -> tuple[str, ...]:
+    """What a router makes the source of packets that it balances or translates (ovn-nb(5), Logical_Router.options)."""
+    options = ("lb_force_snat_ip", "dnat_force_snat_ip")
+    return tuple(dict.fromkeys(word for name in options for word in router["options"].get(name, "").split()))
 
 
 def router_kind(row: Row) -> str:

@@ -40,6 +40,7 @@ def with_aliases(endpoint: Endpoint, inventory: Inventory) -> Endpoint:
                     found.append(
                         Alias(address=vip.address, kind="vip", proto=vip.proto, port=vip.port, own_port=backend.port)
                     )
+    found += [Alias(address=address, kind="translated") for address in _forced_sources(endpoint, inventory)]
     if endpoint.only:
         named = [a for a in (*endpoint.aliases, *found) if a.address == endpoint.only]
         others = [a for a in found if a.address != endpoint.only and a.kind != "vip"]
@@ -47,6 +48,17 @@ def with_aliases(endpoint: Endpoint, inventory: Inventory) -> Endpoint:
     version = ipaddress.ip_network(endpoint.address).version
     aliases = [a for a in dict.fromkeys(found) if ipaddress.ip_address(a.address).version == version]
     return msgspec.structs.replace(endpoint, aliases=tuple(aliases))
+
+
+def _forced_sources(endpoint: Endpoint, inventory: Inventory) -> Iterator[str]:
+    """Addresses that routers give an endpoint's packets as their source, so that answers to them come back there."""
+    ends = inventory.ends(endpoint) if endpoint.ports else ()
+    vpc = frozenset[int]().union(*(inventory.reach(port.datapath) for port in ends))
+    for router in inventory.datapaths:
+        if router.forced and (router.key in vpc or endpoint.outside):
+            yield from (word for word in router.forced if word != "router_ip")
+            if "router_ip" in router.forced:
+                yield from inventory.own_addresses(router.key)
 
 
 def carried(pair: Pair) -> tuple[Carried, ...]:

@@ -126,6 +126,21 @@ def test_replies_are_known_by_where_they_come_in_and_go_to_no_vip() -> None:
     assert {(c.dst, c.dport) for c in found} == {("10.0.0.2", 4000), ("203.0.113.2", 4000), ("203.0.113.1", None)}
 
 
+def test_a_router_that_forces_its_own_source_on_packets_gets_the_answers() -> None:
+    """lb_force_snat_ip: the backends answer to the router's address, and the router gives it to the client."""
+    ports = tuple(
+        replace(p, addresses=("0a:00:00:00:00:01 10.0.0.254/24",)) if p.name == "r-web" else p for p in CLOUD.ports
+    )
+    forced = ("router_ip", "10.7.7.7")
+    datapaths = tuple(replace(d, forced=forced) if d.key == ROUTER else d for d in CLOUD.datapaths)
+    answers = {Alias(address=address, kind="translated") for address in ("10.0.0.254", "10.7.7.7")}
+    found = with_aliases(VM2, replace(CLOUD, ports=ports, datapaths=datapaths))
+    assert answers <= set(found.aliases)
+    assert not answers & set(with_aliases(VM2, CLOUD).aliases)
+    elsewhere = tuple(replace(d, forced=forced) if d.key == OTHER else d for d in CLOUD.datapaths)
+    assert not answers & set(with_aliases(VM2, replace(CLOUD, ports=ports, datapaths=elsewhere)).aliases)
+
+
 def test_a_backend_answers_itself_by_the_vip() -> None:
     found = made(VIP, VM1, direction=Direction.REPLY, proto="tcp")
     assert {c.dst for c in found} == {"10.0.0.1", "203.0.113.1", "10.9.0.1"}

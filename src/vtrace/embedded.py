@@ -135,6 +135,7 @@ async def diagnose(spec: TaskSpec, cloud: Cloud, progress: Progress) -> Answer:
             await _resolve(resolver, spec, spec.sources),
             await _resolve(resolver, spec, spec.destinations),
         )
+        pairs = tuple([msgspec.structs.replace(p, elsewhere=await resolver.elsewhere(p)) for p in pairs])
         inventory = await InventoryReader(databases).read([(p.source, p.destination) for p in pairs])
         pairs = admission.translated(pairs, inventory)
         conflicts = await dscp_users(databases.nb, inventory)

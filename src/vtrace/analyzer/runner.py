@@ -97,7 +97,9 @@ class TaskRunner:
         self._arming = Arming(self._agents, inventory, pairs, spec.timeout_s)
         self._follow = Follower(pairs, inventory, spec.packets)
         self._asking = Asking(pairs, self._agents, inventory, self._arming, self._follow, resolver)
-        self._turns = Turns(pairs)
+        # There is nothing to color of a pair that no packet can be of.
+        self._arming.stopped.update(p.index for p in pairs if p.unreachable)
+        self._turns = Turns([p for p in pairs if not p.unreachable])
         self._arming.waiting = set(self._turns.waiting)
         self._neighbors = Neighbors(pairs, inventory)
         self._ending = Enough(

@@ -57,7 +57,7 @@ def _no_traffic(case: Case, pair: Pair, forward: Sequence[Ending]) -> Verdict:
     asked = [n for n in case.neighbors if n.pair == pair.index and n.requests and not n.answers]
     start, end = pair.task_ends
     others = case.for_others.get(pair.index, 0)
-    kept_out = _kept_out(case, pair)
+    kept_out = _apart(case, pair) or _kept_out(case, pair)
     if forward and kept_out is None and not asked and not others:
         silent = _not_answering(case, case.pair(forward[0].pair), forward)
         if silent is not None:
@@ -173,6 +173,24 @@ def _kept_from_color(case: Case, pair: Pair, *, seen: bool) -> Verdict | None:
             ),
         )
     return None
+
+
+def _apart(case: Case, pair: Pair) -> Why | None:
+    """That source and destination are in VPCs apart, where one and the same address is of two VMs."""
+    if not pair.unreachable:
+        return None
+    here, there = pair.source, pair.destination
+    port = next(iter(case.inventory.ends(here)), None)
+    return Why(
+        code="source_silent",
+        actor="guest",
+        summary=f"nothing that {here.name} sends can be for {there.name}: it is in another VPC ({there.vpc}), and what "
+        f"is sent to {', '.join(pair.elsewhere)} in {here.vpc} goes to the VM that has that address there",
+        object=ObjectRef(
+            type=port_type(case.inventory), uuid=port.nb_uuid if port else "", name=here.port or here.name
+        ),
+        fix=f"name the VM that is meant as {here.vpc}/{pair.elsewhere[0]}",
+    )
 
 
 def _kept_out(case: Case, pair: Pair) -> Why | None:

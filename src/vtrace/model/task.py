@@ -122,6 +122,9 @@ class Pair(msgspec.Struct, frozen=True, kw_only=True):
     """One source and one destination in one direction; `index` numbers it in the task and in cookies.
 
     For `Direction.REPLY` `source` is the task's destination: the VM that sends the reply.
+
+    `elsewhere` are those of the destination's addresses that another VM of the source's own VPC has: what the source
+    sends there is that VM's.
     """
 
     index: int
@@ -129,6 +132,13 @@ class Pair(msgspec.Struct, frozen=True, kw_only=True):
     source: Endpoint
     destination: Endpoint
     traffic: TrafficFilter
+    elsewhere: tuple[str, ...] = ()
+
+    @property
+    def unreachable(self) -> bool:
+        """Whether no packet of the source can be for the destination, whatever address it carries."""
+        end = self.destination
+        return bool(self.elsewhere) and not end.aliases and set(end.addresses) <= set(self.elsewhere)
 
     @property
     def task_ends(self) -> tuple[str, str]:

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec.structs
 
 from vtrace.errors import CannotWorkError, UsageError
-from vtrace.model.task import Alias, Endpoint
+from vtrace.model.task import Alias, Endpoint, Pair
 from vtrace.ovn.databases import LSP_COLUMNS, OvnDatabases, vpc_name
 from vtrace.ovn.ovsdb import Row, as_tuple, map_of, uuid_ref
 
@@ -78,6 +78,17 @@ class EndpointResolver:
             wanted = str(network.network_address) if single else str(network)
             return [Endpoint(name=text, port="", address=wanted, addresses=(wanted,), vpc=vpc)]
         return self._one_vpc(text, found, single=single)
+
+    async def elsewhere(self, pair: Pair) -> tuple[str, ...]:
+        """Addresses of a pair's destination that lead to another VM: one of the source's VPC, not the destination's."""
+        source, destination = pair.source, pair.destination
+        if not source.ports or not destination.ports or not source.vpc or source.vpc == destination.vpc:
+            return ()
+        found = []
+        for address in destination.addresses:
+            if await self._in_network(_network(address), source.vpc):
+                found.append(address)
+        return tuple(found)
 
     async def _translated(self, text: str, address: str, vpc: str) -> list[Endpoint]:
         """The endpoints behind an address that the cloud translates: a VIP, or a floating IP."""

@@ -83,6 +83,8 @@ def _destinations(pair: Pair, *, reply: bool) -> Iterator[tuple[str, str, int | 
     wanted = traffic.sport if reply else traffic.dport
     if reply or not destination.only:
         for address in destination.addresses:
+            if address in pair.elsewhere:
+                continue
             yield traffic.proto, address, wanted
     for alias in destination.aliases:
         if reply:

@@ -194,3 +194,12 @@ def test_a_pair_whose_turn_did_not_come_is_not_said_to_be_silent() -> None:
     verdict = found.verdicts[number]
     assert (verdict.kind, code(verdict), verdict.packets) == ("evidence_missing", "unknown", 0)
     assert [p.loss for p in found.pairs] == ["no", "unknown"]
+
+
+def test_what_is_sent_to_an_address_of_two_vpcs_is_for_the_one_next_to_the_source() -> None:
+    apart = replace(pair(), elsewhere=("10.0.1.2",))
+    verdict = only(attribute(case([], pairs=[apart])))
+    assert (verdict.kind, code(verdict)) == ("no_traffic", "source_silent")
+    assert verdict.why is not None
+    assert "another VPC" in verdict.why.summary
+    assert "10.0.1.2" in verdict.why.summary

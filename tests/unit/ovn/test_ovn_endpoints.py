@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from vtrace.errors import UsageError
+from vtrace.model.task import Direction, Endpoint, Pair, TrafficFilter
 from vtrace.ovn.databases import OvnDatabases, vpc_name
 from vtrace.ovn.endpoints import EndpointResolver, address_and_port, addresses_of
 from vtrace.ovn.topology import router_kind
@@ -147,6 +149,28 @@ def anyio_backend() -> str:
 )
 async def test_an_endpoint(text: str, version: int, found: list[tuple[str, str, str]]) -> None:
     assert [(e.name, e.address, e.vpc) for e in await resolver().resolve(text, version)] == found
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("source", "destination", "found"),
+    [
+        # green1 has the address of blue1: what blue2 sends there is for blue1.
+        ("blue2", "green1", ("10.0.0.1",)),
+        # Nobody in green has that of blue2: what green1 sends there can only be meant for it.
+        ("green1", "blue2", ()),
+        ("blue2", "blue1", ()),
+    ],
+)
+async def test_which_addresses_are_anothers_where_the_source_is(
+    source: str, destination: str, found: tuple[str, ...]
+) -> None:
+    (start,), (end,) = await resolver().resolve(source, 4), await resolver().resolve(destination, 4)
+    pair = Pair(index=0, direction=Direction.FORWARD, source=start, destination=end, traffic=TrafficFilter())
+    assert await resolver().elsewhere(pair) == found
+    assert replace(pair, elsewhere=found).unreachable == bool(found)
+    outside = Endpoint(name="198.51.100.1", port="", address="198.51.100.1", addresses=("198.51.100.1",))
+    assert await resolver().elsewhere(replace(pair, destination=outside)) == ()
 
 
 @pytest.mark.anyio

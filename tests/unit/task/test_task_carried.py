@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from builders import endpoint, pair
 from msgspec.structs import replace
 
 from vtrace.model.inventory import Backend, Inventory, LogicalDatapath, LogicalPort, Nat, Vip
@@ -177,3 +178,10 @@ def test_ends_reach_and_entrances() -> None:
     wire = CLOUD.port("wire")
     assert wire is not None
     assert CLOUD.entrances(wire) == {"g1", "g2"}
+
+
+def test_what_is_sent_to_an_address_that_is_another_vms_there_is_not_the_pairs() -> None:
+    two = replace(pair(), destination=endpoint("web2", "10.0.1.2", "10.0.1.22"), elsewhere=("10.0.1.2",))
+    assert [headers.dst for headers in carried(two)] == ["10.0.1.22"]
+    assert not two.unreachable
+    assert carried(replace(two, destination=endpoint("web2"))) == ()

@@ -88,8 +88,9 @@ def about_packet(
     hops: Sequence[LogRecord], chassis: str, pair: Pair, surveys: dict[str, Survey], *, lost: bool = True
 ) -> SiteQuestion | None:
     """The question about a packet on a chassis where it has records; None where its way in is not among them."""
+    # The last time that it came there: a packet may come by more than once.
     start = next(
-        (r for r in hops if r.chassis == chassis and r.point in (Point.FIRST_HOP, Point.INGRESS)),
+        (r for r in reversed(hops) if r.chassis == chassis and r.point in (Point.FIRST_HOP, Point.INGRESS)),
         None,
     )
     if start is None:

@@ -14,10 +14,20 @@ from vtrace.attribute.causes_balancer import balancer
 from vtrace.attribute.causes_fragment import dropped_by_mode, refused_by_conntrack
 from vtrace.attribute.causes_gateway import gateway, other_bridge
 from vtrace.attribute.causes_lagging import lagging_bridge
+from vtrace.attribute.causes_routing import (
+    device_name,
+    ip_input,
+    loop_fix,
+    meant_for,
+    neighbor,
+    policy,
+    round_text,
+    routing,
+)
 from vtrace.attribute.operator import ended_by
 from vtrace.model.answer import ObjectRef
 from vtrace.model.inspection import Inspection, ResolvedStep
-from vtrace.model.inventory import Inventory, LogicalDatapath, LogicalPort
+from vtrace.model.inventory import Inventory, LogicalPort
 
 Rule = Callable[[Inspection, Inventory], Cause | None]
 
@@ -39,11 +49,6 @@ def find_cause(inspection: Inspection, inventory: Inventory) -> Cause | None:
 
 def _port(inventory: Inventory, step: ResolvedStep, *, out: bool) -> LogicalPort | None:
     return inventory.port_by_key(step.datapath, step.out_key if out else step.in_key)
-
-
-def _name(inventory: Inventory, step: ResolvedStep) -> str:
-    found = inventory.datapath(step.datapath)
-    return found.name if found else "?"
 
 
 def _foreign_entry(inspection: Inspection, inventory: Inventory) -> Cause | None:
@@ -105,29 +110,11 @@ def _translation_error(inspection: Inspection, inventory: Inventory) -> Cause | 
     return Cause(
         code="vswitch_pipeline_error",
         actor="provider",
-        summary=f"Open vSwitch could not translate it: {text}{_round(inspection, inventory)}",
+        summary=f"Open vSwitch could not translate it: {text}{round_text(inspection, inventory)}",
         object=ObjectRef(type="Chassis", name=inspection.chassis),
-        fix=_loop_fix(inspection, inventory),
+        fix=loop_fix(inspection, inventory),
         place=here(step),
     )
-
-
-def _loop(inspection: Inspection, inventory: Inventory) -> list[LogicalDatapath]:
-    """The devices that a packet passes a second time, in the order of the first time; none where it goes straight."""
-    visits = [step.datapath for step in inspection.steps if step.datapath]
-    visits = [key for number, key in enumerate(visits) if number == 0 or visits[number - 1] != key]
-    again = {key for key in visits if visits.count(key) > 1}
-    return [d for key in dict.fromkeys(visits) if key in again and (d := inventory.datapath(key)) is not None]
-
-
-def _round(inspection: Inspection, inventory: Inventory) -> str:
-    names = [device.name for device in _loop(inspection, inventory)]
-    return f"; it goes round {' → '.join((*names, names[0]))}" if len(names) > 1 else ""
-
-
-def _loop_fix(inspection: Inspection, inventory: Inventory) -> str | None:
-    routers = [device.name for device in _loop(inspection, inventory) if device.kind != "vswitch"]
-    return "; ".join(f"ovn-nbctl lr-route-list {name}" for name in routers) or None
 
 
 def _logical_drop(inspection: Inspection, inventory: Inventory) -> Cause | None:
@@ -143,7 +130,7 @@ def _logical_drop(inspection: Inspection, inventory: Inventory) -> Cause | None:
     return Cause(
         code="unknown",
         actor="unknown",
-        summary=f"a logical flow of stage {step.object.stage} of {_name(inventory, step)} dropped it: "
+        summary=f"a logical flow of stage {step.object.stage} of {device_name(inventory, step)} dropped it: "
         f"{step.object.match}",
         object=ObjectRef(type="Logical_Flow", name=step.object.stage),
         confidence=CANDIDATE,
@@ -168,7 +155,7 @@ def _acl(inspection: Inspection, step: ResolvedStep, inventory: Inventory) -> Ca
         code="acl_reject" if rejects else "acl_drop",
         actor="tenant",
         summary=f"the ACL {row.get('direction', '')} priority {row.get('priority', '')} "
-        f"{row.get('match', '')!r} of {row.get('owner', _name(inventory, step))} {verb} it",
+        f"{row.get('match', '')!r} of {row.get('owner', device_name(inventory, step))} {verb} it",
         object=ObjectRef(type="ACL", uuid=acl.object.row_uuid, name=name),
         fix=fixes.acl(acl.object),
         place=here(step),
@@ -184,7 +171,7 @@ def _decided(inspection: Inspection, step: ResolvedStep) -> ResolvedStep:
 
 def _blocked(step: ResolvedStep, inventory: Inventory) -> Cause:
     """A reply on a connection that an ACL has marked: northd drops these in the stage for invalid packets."""
-    switch = _name(inventory, step)
+    switch = device_name(inventory, step)
     return Cause(
         code="acl_drop",
         actor="tenant",
@@ -199,7 +186,7 @@ def _ct_invalid(step: ResolvedStep, inventory: Inventory) -> Cause:
     return Cause(
         code="ct_invalid",
         actor="guest",
-        summary=f"conntrack called it invalid and {_name(inventory, step)} drops such packets",
+        summary=f"conntrack called it invalid and {device_name(inventory, step)} drops such packets",
         object=ObjectRef(type="Logical_Flow", name=step.object.stage),
         place=here(step),
     )
@@ -234,85 +221,18 @@ def _disabled(step: ResolvedStep, port: LogicalPort) -> Cause:
     )
 
 
-def _routing(inspection: Inspection, step: ResolvedStep, inventory: Inventory) -> Cause | None:
-    router = inventory.datapath(step.datapath)
-    if step.object.row_table == "Logical_Router_Static_Route":
-        return Cause(
-            code="blackhole_route",
-            actor="tenant",
-            summary=f"the route {step.object.row.get('ip_prefix', '')} of {_name(inventory, step)} says discard",
-            object=ObjectRef(
-                type=step.object.row_table, uuid=step.object.row_uuid, name=step.object.row.get("ip_prefix", "")
-            ),
-            fix=f"ovn-nbctl lr-route-del {_name(inventory, step)} {step.object.row.get('ip_prefix', '')}",
-            place=here(step),
-        )
-    return Cause(
-        code="no_route",
-        actor="tenant",
-        summary=f"the router {_name(inventory, step)} has no route that matches the destination",
-        object=ObjectRef(
-            type="Logical_Router", uuid=router.nb_uuid if router else "", name=router.name if router else "?"
-        ),
-        fix=f"ovn-nbctl lr-route-list {_name(inventory, step)}; ovn-nbctl lr-route-add {_name(inventory, step)} "
-        "PREFIX NEXTHOP",
-        place=here(step),
-    )
-
-
-def _policy(inspection: Inspection, step: ResolvedStep, inventory: Inventory) -> Cause | None:
-    if step.object.row_table != "Logical_Router_Policy":
-        return None
-    row = step.object.row
-    return Cause(
-        code="policy_route_drop",
-        actor="tenant",
-        summary=f"the router policy {row.get('priority', '')} {row.get('match', '')!r} of {_name(inventory, step)} "
-        "drops it",
-        object=ObjectRef(type=step.object.row_table, uuid=step.object.row_uuid, name=row.get("match", "")),
-        fix=f"ovn-nbctl lr-policy-del {_name(inventory, step)} {row.get('priority', '')} '{row.get('match', '')}'",
-        place=here(step),
-    )
-
-
-def _ip_input(inspection: Inspection, step: ResolvedStep, inventory: Inventory) -> Cause | None:
-    if "ip.ttl" not in step.object.match:
-        return None
-    router = inventory.datapath(step.datapath)
-    return Cause(
-        code="ttl_exceeded",
-        actor="tenant",
-        summary=f"its TTL ended at the router {_name(inventory, step)}{_round(inspection, inventory)}",
-        fix=_loop_fix(inspection, inventory),
-        object=ObjectRef(
-            type="Logical_Router", uuid=router.nb_uuid if router else "", name=router.name if router else "?"
-        ),
-        place=here(step),
-    )
-
-
-def _neighbor(inspection: Inspection, step: ResolvedStep, inventory: Inventory) -> Cause | None:
-    port = _port(inventory, step, out=True)
-    name = port.name.removeprefix("cr-") if port else "?"
-    return Cause(
-        code="neighbor_unresolved",
-        actor="provider",
-        summary=f"the MAC address of the next hop behind {name} is not known: its ARP or ND stays unanswered",
-        object=ObjectRef(type="Logical_Router_Port", uuid=port.nb_uuid if port else "", name=name),
-        fix="check that the next hop is up and answers ARP: ovn-sbctl list MAC_Binding",
-        place=here(step),
-    )
-
-
 def _unknown_mac(inspection: Inspection, step: ResolvedStep, inventory: Inventory) -> Cause | None:
     for port in inventory.ports:
         if port.datapath == step.datapath and not port.enabled and _goes_to(inspection, port):
             return _disabled(step, port)
-    switch = inventory.datapath(step.datapath)
+    switch, mac = inventory.datapath(step.datapath), inspection.eth_dst
     return Cause(
         code="unknown_destination_mac",
         actor="tenant",
-        summary=f"the switch {_name(inventory, step)} has no port for the destination MAC address",
+        summary=f"the switch {device_name(inventory, step)} has no port for the destination MAC address"
+        f"{f' {mac}' if mac else ''}{meant_for(inspection)}",
+        fix=f"ovn-nbctl show {device_name(inventory, step)}; ovn-nbctl lsp-set-addresses PORT "
+        f"'{mac or 'MAC'} {inspection.dst or 'IP'}', or let the port learn: ovn-nbctl lsp-set-addresses PORT unknown",
         object=ObjectRef(
             type="Logical_Switch", uuid=switch.nb_uuid if switch else "", name=switch.name if switch else "?"
         ),
@@ -334,10 +254,10 @@ _STAGES: tuple[tuple[str, StageRule], ...] = (
     ("acl", _acl),
     ("lb", balancer),
     ("dnat", balancer),
-    ("ip_routing", _routing),
-    ("policy", _policy),
-    ("ip_input", _ip_input),
-    ("arp_re", _neighbor),
+    ("ip_routing", routing),
+    ("policy", policy),
+    ("ip_input", ip_input),
+    ("arp_re", neighbor),
     ("l2_unknown", _unknown_mac),
     ("l2_lkup", _unknown_mac),
 )
@@ -397,7 +317,7 @@ def _rate_limit(step: ResolvedStep, packets: int, inventory: Inventory) -> Cause
     return Cause(
         code="qos_rate_limit",
         actor="tenant",
-        summary=f"{what} of {row.row.get('owner') or _name(inventory, step)} limits it ({limit}, in kbit/s and "
+        summary=f"{what} of {row.row.get('owner') or device_name(inventory, step)} limits it ({limit}, in kbit/s and "
         f"kbit) and cut {packets} packets while the task ran",
         object=ObjectRef(type=row.row_table or "QoS", uuid=row.row_uuid, name=row.row.get("match", "")),
         fix=fixes.qos(row),

@@ -26,6 +26,7 @@ from vtrace.attribute.causes_size import (
     refused_by_sender,
     too_large_for_router,
 )
+from vtrace.attribute.loops import loop, ttl_ends, with_loop
 from vtrace.attribute.moving import Moves, is_stale, shows_cause_soon
 from vtrace.attribute.rewriting import vip_of
 from vtrace.model.answer import Evidence, ObjectRef, Where
@@ -127,7 +128,12 @@ class _Endings:
             kind, where, cause = self._stopped(row, last)
         if cause is not None and cause.code in ("unknown", "physical_loss"):
             kind, cause = ("dropped", moving) if (moving := self._moves.cause(row)) else (kind, cause)
+        going_round = loop([self._case.records[number] for number in row["hops"]], self._inventory)
+        if going_round is not None and (kind == "evidence_missing" or (cause is not None and cause.code == "unknown")):
+            cause = ttl_ends(going_round, self._inventory)
+            kind, where = "dropped", where_of(self._inventory, going_round.last.chassis, cause.place)
         if cause is not None:
+            cause = with_loop(cause, going_round) if going_round else cause
             wanted = self._inventory.ends(self._case.pair(row["pair"]).destination)
             cause = at_a_rival(self._by_balancer(row, cause), wanted, self._inventory)
             if cause.balancer:

@@ -91,6 +91,8 @@ class Inspection(msgspec.Struct, frozen=True, kw_only=True):
             in an output, None where no such flow was found any more.
         log_to_physical: the bridge's table for output to ports.
         lagging: why the bridge is known to lag behind the southbound database; empty if it is not.
+        dst, next_hop, eth_dst: the addresses that the last look-up saw; empty where not known. `next_hop` is that which
+            a router chose.
         others: ports on its way that the task's inventory does not have.
         controller: what keeps the server's ovn-controller from its work, where that was asked; empty if nothing.
         exits: the devices by which it would leave the server in the end: the underlay's for a tunnel.
@@ -121,6 +123,9 @@ class Inspection(msgspec.Struct, frozen=True, kw_only=True):
     lagging: str = ""
     controller: str = ""
     others: tuple[LogicalPort, ...] = ()
+    dst: str = ""
+    next_hop: str = ""
+    eth_dst: str = ""
     log_to_physical: int = 0
     text: str = ""
     exits: tuple[PortReading, ...] = ()

@@ -16,6 +16,7 @@ from vtrace.model.openflow import BridgeLayout, TraceStep
 from vtrace.ovn.databases import OvnDatabases, port_groups
 from vtrace.ovn.other_ports import read_port
 from vtrace.ovn.ovsdb import Database, Row, as_tuple, uuid_ref
+from vtrace.ovs.trace_packet import addresses
 
 FOREIGN = OvnObject(kind="foreign")
 DEFAULT = OvnObject(kind="default")
@@ -74,6 +75,7 @@ class ObjectResolver:
                 elsewhere.append(_as_it_is(step))
         return Inspection(
             others=await self._others(steps),
+            **addresses(report.trace.text),
             chassis=report.chassis,
             bridge=bridge or "br-int",
             pair=report.pair,

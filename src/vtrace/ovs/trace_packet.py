@@ -59,6 +59,25 @@ def look_ups(text: str) -> tuple[LookUp, ...]:
     return tuple(found)
 
 
+def addresses(text: str) -> dict[str, str]:
+    """What the last look-up of a trace saw: `dst`, `eth_dst` and, in a router, `next_hop` (ovn-northd(8)).
+
+    A router keeps the next hop in the first register, for IPv6 in the first four.
+    """
+    found = look_ups(text)
+    fields = found[-1].fields if found else {}
+    six = fields.get("version") == 6
+    dst = fields.get("ipv6_dst" if six else "nw_dst")
+    hop = sum(fields.get(f"reg{n}", 0) << 32 * (3 - n) for n in range(4)) if six else fields.get("reg0", 0)
+    address = ipaddress.IPv6Address if six else ipaddress.IPv4Address
+    mac = fields.get("dl_dst")
+    return {
+        "dst": str(address(dst)) if dst is not None else "",
+        "next_hop": str(address(hop)) if hop else "",
+        "eth_dst": ":".join(f"{mac >> shift & 0xFF:02x}" for shift in range(40, -1, -8)) if mac is not None else "",
+    }
+
+
 def _hit(words: str) -> tuple[int, int, int] | None:
     table, dot, rest = words.partition(". ")
     if not dot or not table.isdigit():

@@ -59,9 +59,9 @@ def at_destination(pair: Pair, code: str, kind: str = "dropped", **more: object)
     return Expect(kind, pair.destination_server, pair.destination_switch, code=code, **more)  # type: ignore[arg-type]
 
 
-def at_router(pair: Pair, code: str, row: Row) -> Expect:
+def at_router(pair: Pair, code: str, row: Row, *words: str) -> Expect:
     """A distributed router works on the sender's server."""
-    return Expect("dropped", pair.source_server, pair.router, "vrouter", code=code, row=row)
+    return Expect("dropped", pair.source_server, pair.router, "vrouter", code=code, row=row, evidence_words=words)
 
 
 FAULT_ACL = Row("ACL", f"priority={FAULT_PRIORITY}")
@@ -150,7 +150,7 @@ def no_route(pair: Pair, facts: Facts) -> Fault:
         name="no_route",
         inject=(nb("lr-route-del", pair.router, route[0]),),
         heal=(nb("lr-route-add", pair.router, *route),),
-        expect=at_router(pair, "no_route", Row("Logical_Router", f"name={pair.router}")),
+        expect=at_router(pair, "no_route", Row("Logical_Router", f"name={pair.router}"), str(pair.alias)),
         near=(nb("lr-route-del", pair.router, near[0]),),
         near_heal=(nb("lr-route-add", pair.router, *near),),
         to_alias=True,
@@ -243,7 +243,7 @@ def ttl(pair: Pair, facts: Facts) -> Fault:
         name="ttl_exceeded",
         inject=(),
         heal=(),
-        expect=at_router(pair, "ttl_exceeded", row),
+        expect=at_router(pair, "ttl_exceeded", row, pair.dst),
         ping=("-t", "1", pair.dst),
         near_ping=("-t", "2", pair.dst),
     )

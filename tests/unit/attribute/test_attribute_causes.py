@@ -163,6 +163,24 @@ def test_no_route() -> None:
     assert told(found) == ("no_route", "tenant", "Logical_Router", "nb-r1")
 
 
+def test_what_a_router_could_not_do_names_the_addresses() -> None:
+    seen = {"dst": "10.7.0.1", "next_hop": "10.0.2.9", "eth_dst": "0a:00:00:00:00:07"}
+    route = cause(inspection(step(logical("lr_in_ip_routing"), **ROUTER), **seen))
+    hop = cause(inspection(step(logical("lr_in_arp_resolve"), out_key=R1_DB, **ROUTER), **seen))
+    mac = cause(inspection(step(logical("ls_in_l2_unknown", 'outport == "none"')), **seen))
+    ttl = cause(inspection(step(logical("lr_in_ip_input", "ip4 && ip.ttl == {0, 1}"), **ROUTER), **seen))
+    assert "10.7.0.1" in route.summary
+    assert "lr-route-add r1 10.7.0.1 NEXTHOP" in str(route.fix)
+    assert "10.0.2.9" in hop.summary
+    assert "10.7.0.1" in hop.summary
+    assert "r1-db" in hop.summary
+    assert "10.0.2.9" in str(hop.fix)
+    assert "0a:00:00:00:00:07" in mac.summary
+    assert "0a:00:00:00:00:07 10.7.0.1" in str(mac.fix)
+    assert "10.7.0.1" in ttl.summary
+    assert ttl.fix == "ovn-nbctl lr-route-list r1; does the sender give its packets a higher TTL?"
+
+
 def test_blackhole_route() -> None:
     route = logical("lr_in_ip_routing", table="Logical_Router_Static_Route", ip_prefix="10.0.2.0/24", nexthop="discard")
     found = cause(inspection(step(route, **ROUTER)))

@@ -288,6 +288,9 @@ class _Endings:
                 return "evidence_missing", here, None
             wanted = self._inventory.ends(self._case.pair(row["pair"]).destination)
             name = self._case.pair(row["pair"]).destination.name
+            if port is not None and port.chassis:
+                # It was sent on without its color, to where nobody of the task is: there it comes out.
+                here = where_of(self._inventory, port.chassis, place)
             return "dropped", here, astray(port, last, wanted, name, self._inventory)
         if self._was_disturbed(last.chassis, last) or self._cut_explains(last.chassis):
             return "evidence_missing", here, None

@@ -114,3 +114,16 @@ def test_another_unbound_port_is_just_unbound() -> None:
     found = unbound(replace(RIVAL, chassis="", addresses=("0a:00:00:00:99:99",)))
     assert found.why is not None
     assert found.why.code == "port_unbound"
+
+
+def test_what_is_sent_on_to_a_server_that_is_no_end_of_the_task_comes_out_there() -> None:
+    """Its color is taken off on the way out, so nobody records it there: the port says on which server it ends."""
+    recorder = Recorder()
+    recorder.first(1)
+    recorder.sent(1, receiver="", out_key=OTHER)
+    inventory = with_port(INVENTORY, replace(RIVAL, addresses=("unknown",)))
+    passed = inspection(step(DEFAULT_ENTRY), outcome="tunnel", chassis=HV1)
+    found = attribute(case(recorder.records, [passed], inventory=inventory)).verdicts[0]
+    assert found.why is not None
+    assert found.why.code == "misdelivered"
+    assert (found.where.server, found.where.vfd, found.where.port) == ("hv2", "web", "rival")

@@ -80,7 +80,7 @@ class Asking:
         self._resolver = resolver
         self._lag = LagFinder(resolver.databases) if isinstance(resolver, ObjectResolver) else None
         self._standing: dict[tuple[object, ...], tuple[float, Standing]] = {}
-        self._dumps: defaultdict[str, anyio.Lock] = defaultdict(anyio.Lock)
+        self._turns: defaultdict[str, anyio.Lock] = defaultdict(anyio.Lock)
         self._asked: dict[_Key, float] = {}
         self._flows_of: Counter[tuple[int, str]] = Counter()
         self._flows_on: Counter[str] = Counter()
@@ -200,8 +200,10 @@ class Asking:
             return
         self._asking.add(key)
         try:
-            with anyio.fail_after(ASK_TIMEOUT_S):
-                self.inspections.append(await self._compared(chassis, await self._inspection(chassis, question)))
+            # Waiting for other questions is no fault of the chassis: the time runs from its turn on.
+            async with self._turns[chassis]:
+                with anyio.fail_after(ASK_TIMEOUT_S):
+                    self.inspections.append(await self._compared(chassis, await self._inspection(chassis, question)))
         except NothingCachedError:
             pass
         except TimeoutError:
@@ -245,11 +247,10 @@ class Asking:
     async def _standing_on(self, chassis: str, datapaths: Sequence[int]) -> Standing:
         """What stands there for these datapaths; a dump takes the bridge some time, so one serves several flows."""
         key = (chassis, *datapaths)
-        async with self._dumps[chassis]:
-            at_s, known = self._standing.get(key, (-math.inf, Standing()))
-            if time.monotonic() - at_s >= STANDING_S:
-                at_s, known = time.monotonic(), await self._agents[chassis].standing(datapaths)
-                self._standing[key] = (at_s, known)
+        at_s, known = self._standing.get(key, (-math.inf, Standing()))
+        if time.monotonic() - at_s >= STANDING_S:
+            at_s, known = time.monotonic(), await self._agents[chassis].standing(datapaths)
+            self._standing[key] = (at_s, known)
         return known
 
     async def ask_again(self) -> None:

@@ -98,7 +98,7 @@ def _translation_error(inspection: Inspection, inventory: Inventory) -> Cause | 
         return None
     step = last_step(inspection)
     text = "; ".join(inspection.errors)
-    if "tunnel" in text or "neighbor" in text or "neighbour" in text:
+    if "tunnel" in text or "neighbor" in text or "neighbour" in text or _lacks_tunnel(inspection):
         return Cause(
             code="tunnel_unreachable",
             actor="provider",
@@ -115,6 +115,12 @@ def _translation_error(inspection: Inspection, inventory: Inventory) -> Cause | 
         fix=loop_fix(inspection, inventory),
         place=here(step),
     )
+
+
+def _lacks_tunnel(inspection: Inspection) -> bool:
+    """Whether the port that there is not was to take it to another server: OVN gives it a tunnel key before."""
+    sent = [s for s in inspection.steps if any(a.startswith("output:") for a in s.actions)]
+    return "Nonexistent output port" in inspection.errors and any("tun_id" in a for s in sent for a in s.actions)
 
 
 def _logical_drop(inspection: Inspection, inventory: Inventory) -> Cause | None:

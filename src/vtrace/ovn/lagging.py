@@ -122,7 +122,9 @@ def missing_port_entry(inspection: Inspection, survey: Survey, inventory: Invent
     ):
         return _no_entry(port, step.table)
     elsewhere = port.chassis not in ("", inspection.chassis) and port.name not in inventory.moved
-    if elsewhere and step.table == layout.local_output and _tunnel_to(port.chassis, survey):
+    # What went to another server comes to local output too, and its default entry, after that.
+    hit = any(s.table == layout.remote_output and port.sb_uuid.startswith(f"{s.cookie:08x}") for s in inspection.steps)
+    if elsewhere and not hit and step.table == layout.local_output and _tunnel_to(port.chassis, survey):
         server = inventory.server(port.chassis)
         return f"{_no_entry(port, layout.remote_output)}, though it is on {server}"
     return ""

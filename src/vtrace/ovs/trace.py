@@ -25,7 +25,7 @@ from vtrace.ovs.unixctl import call
 
 # Details that tell of a packet's end, though OVS prints them as mere details.
 NO_BUCKET = "no live bucket"
-_ENDING_DETAILS = (NO_BUCKET, "output to nonexistent group")
+_ENDING_DETAILS = (NO_BUCKET, "output to nonexistent group", "neighbor cache miss")
 
 
 async def trace(path: str, bridge: str, flow: str, ct_next: Sequence[str] = (), *, timeout_s: float = 5) -> Trace:

@@ -422,6 +422,15 @@ def test_translation_errors(error: str, code: str, kind: str) -> None:
     assert error in found.summary
 
 
+def test_a_tunnel_port_that_there_is_not() -> None:
+    """The tunnel key is given just before; without one it is any other port that there is not."""
+    error = ("Nonexistent output port",)
+    sent = step(logical("…"), ("set_field:0x4002/0xffffff->tun_id", "output:6", "resubmit(,40)"))
+    assert cause(inspection(sent, errors=error)).code == "tunnel_unreachable"
+    other = step(logical("…"), ("output:6",))
+    assert cause(inspection(other, errors=error)).code == "vswitch_pipeline_error"
+
+
 # --- what holds for all ------------------------------------------------------------------------------------
 
 

@@ -151,6 +151,16 @@ def test_a_port_of_another_server_without_an_entry() -> None:
     assert "table 39, though it is on hv2" in text
 
 
+def test_what_went_to_another_server_ends_at_local_outputs_default_too() -> None:
+    """As where the tunnel's next hop does not answer: then nothing was output."""
+    known = without(INVENTORY, web2=port("web2", chassis=HV2, sb_uuid="411797eb-2f2f-455f-9d57-393da4b89ab5"))
+    default = step(DEFAULT, table=40, cookie=0, priority=0, datapath=WEB, out_key=WEB2)
+    sent = step(PHYSICAL, table=39, cookie=0x411797EB, datapath=WEB, out_key=WEB2)
+    other = step(PHYSICAL, table=39, cookie=0x411797EC, datapath=WEB, out_key=WEB2)
+    assert missing_port_entry(inspection(sent, default), SURVEY, known) == ""
+    assert "web2" in missing_port_entry(inspection(other, default), SURVEY, known)
+
+
 def test_without_a_tunnel_to_its_server_the_bridge_can_have_none() -> None:
     assert missing_port_entry(ended(40, WEB2), replace(SURVEY, tunnels=()), INVENTORY) == ""
 

@@ -96,6 +96,12 @@ def test_a_tunnel_without_a_route_is_an_error() -> None:
     assert "tnl_push" not in trace.datapath_actions[-1]
 
 
+def test_a_tunnel_whose_next_hop_is_not_known_is_an_error() -> None:
+    trace = read("no_neighbor")
+    assert trace.errors == ("neighbor cache miss for 10.250.1.2 on bridge br-phy, sending ARP request",)
+    assert trace.datapath_actions[-1] == "drop"
+
+
 def test_load_balancer_without_buckets() -> None:
     assert read("load_balancer").errors == ("no live bucket",)
 

@@ -51,8 +51,8 @@ _BY_SIZE = (
 )
 _LIMITS = ("qos_rate_limit",)
 _BY_RATE = (*_LIMITS, "", "unknown", "physical_loss", "vif_queue_full", "vswitch_overload")
-# Said only where nothing else separates as well: numbers that come along with another field.
-_LAST = ("source_port", "tcp_flags")
+# Said only where nothing else separates as well: ports and flags come along with much else.
+_LAST = ("destination_port", "source_port", "tcp_flags")
 # Of so large a share of the packets a value has to be known.
 _KNOWN = 0.5
 # A connection has this state until its first packet has been answered: also if that is lost, for whatever cause.
@@ -158,7 +158,8 @@ def _simplest(found: Sequence[Finding], *, between: bool) -> list[Finding]:
     kept = [one for one in found if one.hedge is Hedge.NONE] or list(found)
     fewest = min((one.split.errors for one in kept), default=0)
     kept = [one for one in kept if one.split.errors == fewest]
-    kept = [one for one in kept if one.field not in _LAST] or kept
+    first = min((_LAST.index(one.field) if one.field in _LAST else -1 for one in kept), default=-1)
+    kept = [one for one in kept if one.field not in _LAST[first + 1 :]]
 
     def rank(one: Finding) -> tuple[int, int]:
         # What was lost between two servers is a matter of the servers first.

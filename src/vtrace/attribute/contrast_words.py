@@ -48,7 +48,7 @@ def finding_words(case: Case, found: Finding, packets: Sequence[Traits], pair: P
     """A finding as the answer has it; of one pair, or of several together."""
     lost, delivered, verbs = _sides(found, packets, case.inventory)
     split = found.split
-    which = "" if found.known else " whose value is known"
+    which = "" if found.known else " of which it is known"
     text = (
         f"{_of(split.lost_right, split.lost)} lost packets{which} {verbs[0]} {lost}, "
         f"{_of(split.delivered_right, split.delivered)} delivered ones {verbs[1]}{delivered}{found.hedge.value}"

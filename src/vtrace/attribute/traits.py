@@ -69,21 +69,23 @@ def traits_of(case: Case, found: Sequence[Ending]) -> list[Traits]:
     known = [e for e in found if (is_lost(e) or e.kind in ("delivered", "left_domain")) and e.hops]
     hops = [[case.records[number] for number in e.hops] for e in known]
     ways = [_ways(case, e, records) for e, records in zip(known, hops, strict=True)]
-    several = _several(ways)
-    made = [_traits(case, e, records, _member(way, several)) for e, records, way in zip(known, hops, ways, strict=True)]
+    several, tracked = _several(ways), _tracked(case)
+    made = [
+        _traits(case, e, records, {"ecmp_member": _member(way, several), "conntrack_state": _state(case, e, tracked)})
+        for e, records, way in zip(known, hops, ways, strict=True)
+    ]
     return sorted(made, key=lambda t: (t.pair, t.order))
 
 
-def _traits(case: Case, ending: Ending, records: Sequence[LogRecord], member: str | None) -> Traits:
+def _traits(case: Case, ending: Ending, records: Sequence[LogRecord], others: Mapping[str, Hashable]) -> Traits:
     first, pair, inventory = records[0], case.pair(ending.pair), case.inventory
     values: dict[str, Hashable] = {
         "size": first.length_bytes,
         "fragment": bool(first.fragment),
         "protocol": PROTOCOLS.get(first.proto, f"protocol {first.proto}"),
         "tcp_flags": _flags(first) if first.proto == TCP else None,
-        "conntrack_state": _conntrack_state(case, ending, records),
         "backend": _backend(pair, ending, records, inventory),
-        "ecmp_member": member,
+        **others,
     }
     if first.proto in _WITH_PORTS and not first.fragment:
         values |= {"source_port": first.sport, "destination_port": first.dport}
@@ -117,15 +119,30 @@ def _looks_at_state(cause: Cause | None) -> bool:
 # --- conntrack --------------------------------------------------------------------------------------------
 
 
-def _conntrack_state(case: Case, ending: Ending, records: Sequence[LogRecord]) -> str | None:
+# A pair, and the chassis and logical datapath where its packets go through conntrack.
+_Place = tuple[int, str, int]
+
+
+def _tracked(case: Case) -> frozenset[_Place]:
+    return frozenset(
+        (i.pair, i.chassis, step.datapath)
+        for i in case.inspections
+        for step in i.steps
+        if not i.uncolored and any(action.startswith("ct(table=") for action in step.actions)
+    )
+
+
+def _state(case: Case, ending: Ending, tracked: frozenset[_Place]) -> str | None:
     """That of its connection where it ended: of its last record there, or for a lost one what the inspection found.
 
-    The first copy of a lost packet is made before conntrack saw it, so the inspection's cached flows have to say it.
+    The first copy of a lost packet is made before conntrack saw it, so the inspection's cached flows have to say it. A
+    packet that was tracked and has no state in its last copy was committed before: so its connection was new.
     """
-    last = records[-1]
+    first, last = case.records[ending.hops[0]], case.records[ending.hops[-1]]
     if not is_lost(ending):
-        return _state_words(last.ct_state)
-    inspection = nearest(case, records[0], last, same_flow=True)
+        new = "new" if (ending.pair, last.chassis, last.datapath) in tracked else None
+        return _state_words(last.ct_state) or new
+    inspection = nearest(case, first, last, same_flow=True)
     if inspection is None or not inspection.ct_next or inspection.real_drop is not True:
         return None
     words = set(inspection.ct_next[-1].split(","))

@@ -144,7 +144,7 @@ def test_a_state_that_is_not_known_of_all() -> None:
         for n, p in enumerate(found)
     ]
     (one,) = said(found)
-    assert one.text.startswith("all 37 lost packets whose value is known are of connections in the state est")
+    assert one.text.startswith("all 37 lost packets of which it is known are of connections in the state est")
 
 
 def test_one_server_of_several_destinations() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -49,7 +51,7 @@ class ReplyCount(msgspec.Struct, frozen=True, kw_only=True):
     errors: int = 0
 
 
-class Case(msgspec.Struct, frozen=True, kw_only=True):
+class Case(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """The evidence of one task.
 
     Attributes:
@@ -88,7 +90,20 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     changes: tuple[Change, ...] = ()
 
     def pair(self, index: int) -> Pair:
-        return next(p for p in self.pairs if p.index == index)
+        return self._by_index[index]
+
+    @cached_property
+    def _by_index(self) -> dict[int, Pair]:
+        return {pair.index: pair for pair in self.pairs}
+
+    @cached_property
+    def _inspections_by_place(self) -> dict[tuple[int, str], list[Inspection]]:
+        """Those of colored packets: each packet of a task is held against some, and a task may have many."""
+        found: dict[tuple[int, str], list[Inspection]] = defaultdict(list)
+        for inspection in self.inspections:
+            if not inspection.uncolored:
+                found[(inspection.pair, inspection.chassis)].append(inspection)
+        return dict(found)
 
     def forward_of(self, pair: Pair) -> Pair | None:
         """For a pair of the reply direction the one whose packets it answers, if the task has it."""
@@ -106,4 +121,4 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
 
     def of_pair(self, pair: int, chassis: str) -> list[Inspection]:
         """The inspections of a pair's colored packets on a chassis, oldest first."""
-        return [i for i in self.inspections if (i.pair, i.chassis, i.uncolored) == (pair, chassis, False)]
+        return self._inspections_by_place.get((pair, chassis), [])

@@ -49,6 +49,7 @@ _BY_SIZE = (
     *("", "unknown", "physical_loss", "mtu_exceeded", "fragment_dropped", "foreign_flow_entry", "vif_queue_full"),
     *("qos_rate_limit", "vswitch_overload", "vswitch_pipeline_error", "tunnel_misconfigured", "misdelivered"),
 )
+_UNNAMED = ("", "unknown")
 _LIMITS = ("qos_rate_limit",)
 _BY_RATE = (*_LIMITS, "", "unknown", "physical_loss", "vif_queue_full", "vswitch_overload")
 # Said only where nothing else separates as well: ports and flags come along with much else.
@@ -86,12 +87,30 @@ def _one_way(case: Case, packets: Sequence[Traits]) -> list[Contrast]:
     if across is not None:
         answers.append(finding_words(case, across, packets))
     for own in mixed:
-        pair = case.pair(own[0].pair)
-        fields = _fields(own, len(mixed))
-        answers += [finding_words(case, one, own, pair) for one in fields if not (across and one.field == "server")]
-        rate = None if fields else _limit(own, CHANCE / len(mixed))
-        answers += [rate_words(rate, pair)] if rate else []
+        found = _of_pair(case, own, len(mixed))
+        answers += [one for one in found if not (across and one.field == "server")]
     return answers
+
+
+def _of_pair(case: Case, packets: Sequence[Traits], scopes: int) -> list[Contrast]:
+    """What holds for all that a pair lost; else, where it lost some for several causes, what holds for each."""
+    found = _of_losses(case, packets, scopes)
+    causes = {t.cause for t in packets if t.lost}
+    if found or len(causes) < 2:
+        return found
+    named = sorted({t.cause for t in packets if t.lost and t.code not in _UNNAMED})
+    for cause in named:
+        own = [t for t in packets if not t.lost or t.cause == cause]
+        found += _of_losses(case, own, scopes * (1 + len(named)), f" to {cause}")
+    return found
+
+
+def _of_losses(case: Case, packets: Sequence[Traits], scopes: int, cause: str = "") -> list[Contrast]:
+    pair = case.pair(packets[0].pair)
+    fields = _fields(packets, scopes)
+    rate = None if fields else _limit(packets, CHANCE / scopes)
+    words = [finding_words(case, one, packets, pair, cause) for one in fields]
+    return words + ([rate_words(rate, pair)] if rate else [])
 
 
 def _as_sent(packets: Sequence[Traits]) -> list[Traits]:

@@ -44,13 +44,17 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     server: str = ""
 
 
-def finding_words(case: Case, found: Finding, packets: Sequence[Traits], pair: Pair | None = None) -> Contrast:
-    """A finding as the answer has it; of one pair, or of several together."""
+def finding_words(
+    case: Case, found: Finding, packets: Sequence[Traits], pair: Pair | None = None, cause: str = ""
+) -> Contrast:
+    """A finding as the answer has it; of one pair, or of several together. `cause` names that of the lost packets
+    (" to acl_drop on hv3"), where others were lost for another."""
     lost, delivered, verbs = _sides(found, packets, case.inventory)
     split = found.split
+    what = f"packets lost{cause}" if cause else "lost packets"
     which = "" if found.known else " of which it is known"
     text = (
-        f"{_of(split.lost_right, split.lost)} lost packets{which} {verbs[0]} {lost}, "
+        f"{_of(split.lost_right, split.lost)} {what}{which} {verbs[0]} {lost}, "
         f"{_of(split.delivered_right, split.delivered)} delivered ones {verbs[1]}{delivered}{found.hedge.value}"
     )
     return _contrast(found.field, lost, delivered, text, pair)

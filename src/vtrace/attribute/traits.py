@@ -42,7 +42,7 @@ class Traits(msgspec.Struct, frozen=True, kw_only=True):
         order: its first hop, and its place among the packets of the pair there.
         at_ns: when it was sent, by the clock of its first hop.
         proto: IP protocol number.
-        code: of the reason for which it was lost.
+        code: of the reason for which it was lost; cause: that and the place, in words.
         by_state: what it was lost to looks at the state of connections.
         between: it was lost between two servers.
         servers: those that it passed, and the one to which it was sent.
@@ -58,6 +58,7 @@ class Traits(msgspec.Struct, frozen=True, kw_only=True):
     at_ns: int
     proto: int
     code: str = ""
+    cause: str = ""
     by_state: bool = False
     between: bool = False
     servers: frozenset[str]
@@ -99,6 +100,7 @@ def _traits(case: Case, ending: Ending, records: Sequence[LogRecord], others: Ma
         at_ns=first.mono_ns,
         proto=first.proto,
         code=ending.cause.code if ending.cause and is_lost(ending) else "",
+        cause=_in_words(ending) if is_lost(ending) else "",
         by_state=_looks_at_state(ending.cause),
         between=ending.kind == "lost_between",
         servers=ending.servers | ({ending.where.next_server} if ending.where.next_server else frozenset()),
@@ -108,6 +110,13 @@ def _traits(case: Case, ending: Ending, records: Sequence[LogRecord], others: Ma
 
 def _flags(record: LogRecord) -> str:
     return "+".join(word for bit, word in _FLAGS if record.tcp_flags & bit) or "none of SYN, FIN, RST"
+
+
+def _in_words(ending: Ending) -> str:
+    where, code = ending.where, ending.cause.code if ending.cause else "unknown"
+    if ending.kind == "lost_between":
+        return f"{code} between {where.server} and {where.next_server}"
+    return f"{code} on {where.server}"
 
 
 def _looks_at_state(cause: Cause | None) -> bool:

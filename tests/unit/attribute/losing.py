@@ -50,7 +50,7 @@ def lose(
     """The same packets, some of them lost for a reason."""
     chosen = [which(p) for p in packets] if callable(which) else which
     return [
-        replace(p, lost=True, code=code, between=code == "physical_loss") if is_lost else p
+        replace(p, lost=True, code=code, cause=f"{code} on hv2", between=code == "physical_loss") if is_lost else p
         for p, is_lost in zip(packets, chosen, strict=True)
     ]
 

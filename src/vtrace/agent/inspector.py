@@ -24,6 +24,7 @@ from vtrace.ovs import trace as ovs_trace
 from vtrace.ovs.bridge import BridgeFacts
 from vtrace.ovs.ipf import fragment_counters
 from vtrace.ovs.ofctl import OfCtl
+from vtrace.ovs.queues import DeviceQueue, device_queues
 
 MIN_INTERVAL_S = 0.02
 READ_EVERY_S = 0.3
@@ -45,6 +46,10 @@ class Inspector:
         self._ports_before: dict[str, BridgePort] = {}
         self._turn = anyio.Lock()
         self._read: tuple[tuple[MeterReading, ...], BridgeFacts] | None = None
+        self._queues: dict[str, DeviceQueue] = {}
+        self._queues_before: dict[str, DeviceQueue] = {}
+        self._counted: dict[str, dict[str, int]] = {}
+        self._counted_before: dict[str, dict[str, int]] = {}
         self._read_s = 0.0
         self._began_s = 0.0
         self._ways = Ways()
@@ -59,6 +64,8 @@ class Inspector:
             self._meters_before = {m.meter_id: m.band_packets for m in await self._ofctl.meters()}
             path = unixctl.ctl_path(self._rundir, "ovs-vswitchd")
             self._fragments_before, _ = await fragment_counters(path)
+            self._queues_before = await device_queues(self._rundir)
+            self._counted_before = await self._ofctl.port_counters()
             self._ports_before = {p.name: p for p in (*facts.ports, *facts.others)}
         self._facts = facts
         self._layout = layout
@@ -210,6 +217,8 @@ class Inspector:
         """Meters and ports, read anew when the last reading is old: each takes a program to start."""
         if self._read is None or time.monotonic() - self._read_s > READ_EVERY_S:
             self._read = (await self._meter_readings(), await ovs_bridge.read_bridge(self._rundir, self._bridge))
+            self._queues = await device_queues(self._rundir)
+            self._counted = await self._ofctl.port_counters()
             self._read_s = time.monotonic()
         return self._read
 
@@ -243,6 +252,15 @@ class Inspector:
             for m in await self._ofctl.meters()
         )
 
+    def _queue_growth(self, device: str) -> tuple[int, int]:
+        """What a device's queue dropped, and sent, since the task began; one that was made meanwhile counts all."""
+        now, before = self._queues.get(device), self._queues_before.get(device)
+        if now is None:
+            return 0, 0
+        if before is None or before.kind != now.kind or before.dropped > now.dropped or before.packets > now.packets:
+            return now.dropped, now.packets
+        return now.dropped - before.dropped, now.packets - before.packets
+
     def _port_readings(self, facts: BridgeFacts) -> tuple[PortReading, ...]:
         known = [p for p in facts.ports if p.iface_id or p.name in self.named or p.kind == "patch"]
         return tuple(self._reading(port, facts) for port in known)
@@ -253,9 +271,18 @@ class Inspector:
 
     def _reading(self, port: BridgePort, facts: BridgeFacts) -> PortReading:
         before = self._ports_before.get(port.name)
+        # The database's counters are up to 5 s old; the bridge's own ports have live ones.
+        live = self._counted.get(str(port.ofport), {}) if port in facts.ports else {}
+        same = before is not None and before.ofport == port.ofport
+        live_before = self._counted_before.get(str(port.ofport), {}) if same else {}
 
         def grown(counter: str) -> int:
+            if counter in live:
+                return live[counter] - live_before.get(counter, 0)
             return port.statistics.get(counter, 0) - (before.statistics.get(counter, 0) if before else 0)
+
+        queue = self._queues.get(port.name)
+        dropped, passed = self._queue_growth(port.name)
 
         return PortReading(
             name=port.name,
@@ -272,6 +299,11 @@ class Inspector:
             tx_errors=grown("tx_errors"),
             mtu=port.mtu,
             segments=facts.segments,
+            tx_packets=grown("tx_packets"),
+            queue=queue.kind if queue else "",
+            queue_dropped=dropped,
+            queue_passed=passed,
+            limit=port.limit,
         )
 
 

@@ -331,8 +331,8 @@ def _rate_limit(step: ResolvedStep, packets: int, inventory: Inventory) -> Cause
     )
 
 
-def _vif_queue(inspection: Inspection, inventory: Inventory) -> Cause | None:
-    """It was handed to the VIF, and the interface counted it as dropped."""
+def _vif_down(inspection: Inspection, inventory: Inventory) -> Cause | None:
+    """It was handed to an interface that is down, or in error."""
     if inspection.outcome != "output":
         return None
     for reading in inspection.ports:
@@ -360,19 +360,11 @@ def _vif_queue(inspection: Inspection, inventory: Inventory) -> Cause | None:
                 fix=f"on {inventory.server(inspection.chassis)}: ovs-vsctl list Interface {reading.name}",
                 place=place,
             )
-        if reading.tx_dropped > 0:
-            return Cause(
-                code="vif_queue_full",
-                actor="guest",
-                summary=f"the interface {reading.name} dropped {reading.tx_dropped} packets sent to it",
-                object=ObjectRef(type="Interface", name=reading.name),
-                place=place,
-            )
     return None
 
 
 # Codes that a counter proves: seen acting although the datapath flow ends in an output.
-_COUNTED = ("qos_rate_limit", "vif_queue_full")
+_COUNTED = ("qos_rate_limit",)
 _RULES: tuple[Rule, ...] = (
     dropped_by_mode,
     _operator_entry,
@@ -384,5 +376,5 @@ _RULES: tuple[Rule, ...] = (
     gateway,
     _physical_drop,
     _metered,
-    _vif_queue,
+    _vif_down,
 )

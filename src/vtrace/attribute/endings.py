@@ -28,6 +28,7 @@ from vtrace.attribute.causes_size import (
 )
 from vtrace.attribute.loops import loop, ttl_ends, with_loop
 from vtrace.attribute.moving import Moves, is_stale, shows_cause_soon
+from vtrace.attribute.queues import dropped_by_queues, dropped_by_sender
 from vtrace.attribute.rewriting import vip_of
 from vtrace.model.answer import Evidence, ObjectRef, Where
 from vtrace.model.inspection import Inspection
@@ -92,6 +93,7 @@ class _Endings:
 
     def all(self) -> list[Ending]:
         found: list[Ending] = []
+        lasts: list[LogRecord] = []
         links = Links(self._case)
         taken: dict[int, int] = defaultdict(int)
         for row in self._case.reconstruction.packets.sort_by(
@@ -103,14 +105,30 @@ class _Endings:
                 taken[row["pair"]] += 1
                 ending = self._ending(row)
                 links.note(row, len(found), ending.kind, ending.cause)
+                lasts.append(self._case.records[row["hops"][-1]])
                 found.append(ending)
+        self._by_queue_of_sender(found, links, lasts)
         for number, confidence, seen, remedy in links.too_long():
             ending = found[number]
-            if ending.cause is not None:
+            if ending.cause is not None and ending.cause.code == "physical_loss":
                 between = f"between {ending.where.server} and {ending.where.next_server}"
                 cause = longer_than_carried(ending.cause, confidence, seen, remedy, between)
                 found[number] = msgspec.structs.replace(ending, cause=cause)
+        handed = {n: (e.chassis, e.where.port or "") for n, e in enumerate(found) if e.kind == "delivered"}
+        for number, cause in dropped_by_queues(self._case, handed).items():
+            found[number] = msgspec.structs.replace(found[number], kind="dropped", cause=cause)
         return found
+
+    def _by_queue_of_sender(self, found: list[Ending], links: Links, lasts: Sequence[LogRecord]) -> None:
+        """What did not come in at another server, where the queue of the sender's own device explains that."""
+        for sender, lost, passed in links.losses():
+            pairs = {found[number].pair for number in lost}
+            limit = dropped_by_sender(self._case, sender, pairs, len(lost), passed)
+            for number in lost if limit is not None else ():
+                last = lasts[number]
+                place = Place(datapath=last.datapath, in_key=last.in_key, out_key=last.out_key)
+                where = where_of(self._inventory, sender, place)
+                found[number] = msgspec.structs.replace(found[number], kind="dropped", where=where, cause=limit)
 
     def _is_for_another(self, row: dict[str, Any]) -> bool:
         """Whether it went to a shared address (a VIP, a source NAT's) and was translated to another endpoint's."""

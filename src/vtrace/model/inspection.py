@@ -40,6 +40,8 @@ class PortReading(msgspec.Struct, frozen=True, kw_only=True):
 
     `behind` and `cut_off` are a patch's: the ports of the bridge at its other side, and whether none of them is up.
     `mtu` is the longest IP packet that it takes (0: not known); where `segments`, longer ones may go in pieces.
+    `queue` is the kernel's queue before the device, which dropped `queue_dropped` and sent `queue_passed`; `limit` the
+    QoS that the database of Open vSwitch gives it.
     """
 
     name: str
@@ -56,6 +58,11 @@ class PortReading(msgspec.Struct, frozen=True, kw_only=True):
     tx_errors: int
     mtu: int = 0
     segments: bool = False
+    tx_packets: int = 0
+    queue: str = ""
+    queue_dropped: int = 0
+    queue_passed: int = 0
+    limit: str = ""
 
 
 class RefusedFragments(msgspec.Struct, frozen=True, kw_only=True):

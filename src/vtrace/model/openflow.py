@@ -94,7 +94,7 @@ class BridgePort(msgspec.Struct, frozen=True, kw_only=True):
 
     `behind` names the ports of the bridge at the other side of a patch: the datapath knows those, not the patch.
     `cut_off` says that all network cards there are down. `mtu` is the longest IP packet that it takes, 0 where that is
-    not known.
+    not known, and `limit` the QoS that the database gives it, as text.
     """
 
     name: str
@@ -107,6 +107,7 @@ class BridgePort(msgspec.Struct, frozen=True, kw_only=True):
     link_up: bool = True
     error: str = ""
     mtu: int = 0
+    limit: str = ""
     statistics: dict[str, int] = {}
 
 

@@ -16,14 +16,17 @@ from vtrace.model.openflow import BridgePort, OfPort, TunnelPort
 from vtrace.ovs.jsonrpc import transact
 
 TUNNEL_KINDS = frozenset(("geneve", "vxlan", "stt", "gre", "erspan", "ip6gre", "ip6erspan"))
+# QoS types that say that Open vSwitch leaves the device's queue alone; ovn-controller sets one on devices it minds.
+_NO_LIMIT = ("", "linux-noop")
 _COLUMNS = {
     "Open_vSwitch": ["external_ids", "other_config", "ovs_version"],
     "Bridge": ["name", "ports", "datapath_id", "datapath_type", "protocols"],
-    "Port": ["_uuid", "name", "interfaces", "external_ids"],
+    "Port": ["_uuid", "name", "interfaces", "external_ids", "qos"],
     "Interface": [
         "_uuid", "name", "type", "ofport", "options", "external_ids", "statistics",
         "admin_state", "link_state", "error", "mtu",
     ],
+    "QoS": ["_uuid", "type", "other_config"],
 }  # fmt: skip
 
 
@@ -65,11 +68,11 @@ async def read_bridge(rundir: str, bridge: str = "br-int", *, timeout_s: float =
         raise ProtocolError("ovsdb-server refused to read", where=path, why=str(reply.error))
     try:
         tables = [[_row(row) for row in result["rows"]] for result in reply.result]
-        root, bridges, ports, interfaces = tables
+        root, bridges, ports, interfaces, qos = tables
         named = next((row for row in bridges if row["name"] == bridge), None)
         if named is not None:
             behind = _behind_patches(bridges, ports, interfaces)
-            return _facts(root[0], named, ports, interfaces, behind)
+            return _facts(root[0], named, ports, interfaces, behind, _limits(ports, qos))
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise ProtocolError("can't read what ovsdb-server answered", where=path, why=repr(error)) from error
     raise CannotWorkError(
@@ -85,6 +88,7 @@ def _facts(
     ports: list[dict[str, Any]],
     interfaces: list[dict[str, Any]],
     behind: dict[str, tuple[dict[str, Any], ...]],
+    limits: dict[str, str],
 ) -> BridgeFacts:
     ids = root["external_ids"]
     system_id = ids.get("system-id", "")
@@ -102,8 +106,8 @@ def _facts(
         encap_ips=_listed(ids, "ovn-encap-ip", system_id),
         encap_types=_listed(ids, "ovn-encap-type", system_id),
         protocols=bridge["protocols"],
-        ports=tuple(_port(interface, behind) for _, interface in pairs),
-        others=tuple(_port(row, behind) for uuid, row in by_uuid.items() if uuid not in own),
+        ports=tuple(_port(interface, behind, limits) for _, interface in pairs),
+        others=tuple(_port(row, behind, limits) for uuid, row in by_uuid.items() if uuid not in own),
         # The kernel's datapath takes what comes in by an offloading card, or out of conntrack, as one long packet.
         segments=bridge["datapath_type"] != "netdev" or root["other_config"].get("userspace-tso-enable") == "true",
         tunnels=tuple(_tunnel(port, interface) for port, interface in pairs if interface["type"] in TUNNEL_KINDS),
@@ -131,7 +135,17 @@ def _behind_patches(
     }
 
 
-def _port(row: dict[str, Any], behind: dict[str, tuple[dict[str, Any], ...]]) -> BridgePort:
+def _limits(ports: list[dict[str, Any]], rows: list[dict[str, Any]]) -> dict[str, str]:
+    """The QoS that each interface's port has, as text, by the interface's uuid."""
+    texts = {
+        row["_uuid"]: " ".join((row["type"], *(f"{key}={value}" for key, value in sorted(row["other_config"].items()))))
+        for row in rows
+        if row["type"] not in _NO_LIMIT
+    }
+    return {uuid: texts[_one(p["qos"])] for p in ports if _one(p["qos"]) in texts for uuid in p["interfaces"]}
+
+
+def _port(row: dict[str, Any], behind: dict[str, tuple[dict[str, Any], ...]], limits: dict[str, str]) -> BridgePort:
     beyond = behind.get(row["name"], ())
     # A provider's bridge leads out by its network cards; its own internal port leads nowhere.
     cards = [r for r in beyond if r["type"] != "internal"]
@@ -146,6 +160,7 @@ def _port(row: dict[str, Any], behind: dict[str, tuple[dict[str, Any], ...]]) ->
         link_up=_one(row["link_state"]) == "up",
         error=_one(row["error"]),
         mtu=int(_one(row["mtu"]) or 0),
+        limit=limits.get(row["_uuid"], ""),
         statistics={name: int(value) for name, value in row["statistics"].items()},
     )
 

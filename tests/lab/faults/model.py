@@ -27,6 +27,7 @@ ACTORS = {
     "fragment_dropped": "provider",
     "physical_loss": "physical",
     "vif_down": "guest",
+    "vif_queue_full": "guest",
     "guest_not_answering": "guest",
     "source_silent": "guest",
 }

@@ -362,8 +362,8 @@ def test_vif_down(state: dict[str, object]) -> None:
     assert told(cause(handed_out(**state))) == ("vif_down", "guest", "Interface", "tap2")
 
 
-def test_vif_queue_full() -> None:
-    assert told(cause(handed_out(tx_dropped=3))) == ("vif_queue_full", "guest", "Interface", "tap2")
+def test_what_a_queue_dropped_is_no_cause_of_what_never_came_to_it() -> None:
+    assert find_cause(handed_out(tx_dropped=3), INVENTORY) is None
 
 
 def test_another_interface_that_is_down_or_dropped_is_no_cause() -> None:

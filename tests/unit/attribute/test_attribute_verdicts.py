@@ -210,6 +210,7 @@ def test_a_later_drop_inspection_does_not_touch_what_had_arrived() -> None:
 
 INTERFACE = PortReading(
     name="tap2",
+    iface_id="web2",
     ofport=6,
     kind="",
     admin_up=True,
@@ -232,7 +233,6 @@ def test_vif_down() -> None:
     assert (verdict.kind, code(verdict), verdict.where.port) == ("dropped", "vif_down", "web2")
 
 
-@pytest.mark.xfail(strict=True, reason="what the VIF's queue dropped is counted as delivered")
 def test_vif_queue_full() -> None:
     # reasons.md: "sent to the VIF, and the interface's drop counter took it".
     found = attribute(case(log_of("...").records, [handed_out(tx_dropped=3)]))

@@ -1,0 +1,55 @@
+"""What the kernel's queues dropped of what was sent to devices (tc(8)): Open vSwitch does not count that.
+
+Read where ovs-vswitchd lives: its network namespace may not be ours.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import msgspec
+
+from vtrace.errors import CannotWorkError
+from vtrace.ovs.program import run_program
+
+READ_TIMEOUT_S = 3
+
+
+class DeviceQueue(msgspec.Struct, frozen=True, kw_only=True):
+    """A device's outgoing queue: its kind ("tbf", "fq_codel", …), what it dropped and sent since it was made."""
+
+    kind: str
+    dropped: int
+    packets: int = 0
+
+
+async def device_queues(rundir: str) -> dict[str, DeviceQueue]:
+    """The queues of all devices that have one; nothing where they can't be read."""
+    try:
+        inside = f"--net={_namespace(rundir)}"
+        done = await run_program(["nsenter", inside, "tc", "-s", "-j", "qdisc", "show"], timeout_s=READ_TIMEOUT_S)
+    except (OSError, ValueError, CannotWorkError):
+        return {}
+    return parse_queues(done.stdout) if done.status == 0 else {}
+
+
+def _namespace(rundir: str) -> str:
+    """The network namespace of ovs-vswitchd."""
+    with open(os.path.join(rundir, "ovs-vswitchd.pid"), encoding="ascii") as file:
+        return f"/proc/{int(file.read(64))}/ns/net"
+
+
+def parse_queues(text: str) -> dict[str, DeviceQueue]:
+    """Reads the JSON of `tc -s -j qdisc show`: of each device its root, which counts for those below it, too."""
+    try:
+        rows = msgspec.json.decode(text.encode(), type=list[dict[str, Any]])
+    except msgspec.DecodeError:
+        return {}
+    return {
+        str(row["dev"]): DeviceQueue(
+            kind=str(row.get("kind", "")), dropped=int(row.get("drops", 0)), packets=int(row.get("packets", 0))
+        )
+        for row in rows
+        if row.get("root") and "dev" in row
+    }

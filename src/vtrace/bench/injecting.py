@@ -133,15 +133,23 @@ class Injector:
                     until(lambda s=filled.settled: self._succeeds(s), "the fault to settle", ACTS_S)  # type: ignore[misc]
             until(lambda: self._acts(capture), "the fault to act", ACTS_S)
 
-    def end(self) -> None:
-        """Takes everything back, in the opposite order."""
+    def end(self) -> list[str]:
+        """Takes everything back, in the opposite order; what could not be."""
+        failed = []
         for identifier in self._traffic:
             traffic.stop(self._state, identifier)
         self._traffic.clear()
-        for command in reversed(self._undo):
-            with contextlib.suppress(ProgramError):
+        taken_back, self._undo = self._undo[::-1], []
+        for command in taken_back:
+            try:
                 self._run(command)
-        self._undo.clear()
+            except ProgramError as error:
+                failed.append(str(error))
+        try:
+            self._sync(taken_back)
+        except ProgramError as error:
+            failed.append(str(error))
+        return failed
 
     def check(self, capture: Capture) -> None:
         """Holds what the capture saw during the diagnosis against what the faults claim to do.
@@ -220,8 +228,9 @@ class Injector:
                 raise VoidError("a command of the fault failed", " ".join(command.run), str(error)) from error
 
     def _sync(self, commands: Iterable[Command]) -> None:
-        """Waits until the servers have what was written into the databases, if anything was."""
-        if any(command.on == "central" for command in commands):
+        """Waits until the servers have what was written into the databases, unless the commands wait themselves."""
+        waits = [any(word.startswith("--wait=") for word in c.run) for c in commands if c.on == "central"]
+        if not all(waits):
             self._run(Command(on="central", run=("ovn-nbctl", "--wait=hv", "--timeout=20", "sync")))
 
     def _run(self, command: Command) -> str:
@@ -237,11 +246,19 @@ class Injector:
 
 @contextlib.contextmanager
 def injected(state: LabState, ready: Ready) -> Iterator[tuple[Injector, Capture]]:
-    """The case's faults, acting, for the time of the block."""
+    """The case's faults, acting, for the time of the block.
+
+    Raises:
+        VoidError: they did not come about, or could not be taken back, so that the lab is not what it was.
+    """
     injector = Injector(state, ready)
     with Capture(state, ready.flows) as capture:
         try:
             injector.begin(capture)
             yield injector, capture
-        finally:
+        except BaseException:
             injector.end()
+            raise
+        failed = injector.end()
+    if failed:
+        raise VoidError("a fault could not be taken back", "", "; ".join(failed))

@@ -85,6 +85,7 @@ class Asking:
         self._flows_of: Counter[tuple[int, str]] = Counter()
         self._flows_on: Counter[str] = Counter()
         self._waiting: Counter[str] = Counter()
+        self._looking = False
         self._asking: set[_Key] = set()
         self.inspections: list[Inspection] = []
         self.notes: list[str] = []
@@ -179,6 +180,18 @@ class Asking:
             for vif in self._arming.entries_of(pair, requests[-1].chassis)[:1]:
                 self._asked[key] = time.monotonic()
                 group.start_soon(self._ask, requests[-1].chassis, about_request(requests[-1], pair, vif))
+
+    def ask_unseen_meanwhile(self, group: TaskGroup) -> None:
+        """`ask_unseen`, without waiting for it; nothing where it is under way: of many pairs it takes a while."""
+        if not self._looking:
+            self._looking = True
+            group.start_soon(self._look)
+
+    async def _look(self) -> None:
+        try:
+            await self.ask_unseen()
+        finally:
+            self._looking = False
 
     async def ask_unseen(self) -> None:
         """What may have kept packets from being colored: others' entries at our own priority, a provider's bridge, or

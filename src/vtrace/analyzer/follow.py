@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
+from msgspec.structs import replace
+
 from vtrace.model.inventory import Inventory
 from vtrace.model.record import LogRecord, Point, flow_id
 from vtrace.model.task import Pair
@@ -109,6 +111,8 @@ class Follower:
         # Of each pair, by identity: two of them are never equal.
         self._open: dict[int, dict[int, Followed]] = defaultdict(dict)
         self.for_others: dict[int, int] = defaultdict(int)
+        # Packets that another pair's entry colored, at an address that the pairs share.
+        self._handed: dict[int, int] = defaultdict(int)
         # The latest packet that arrived, of each pair and flow.
         self.arrived_flows: dict[tuple[int, str], Followed] = {}
 
@@ -164,7 +168,7 @@ class Follower:
             found = Followed(now_s)
             alike.append(found)
         found.begin(record)
-        found.beyond = self._own(record.pair) > self._packets or self.colored[record.pair] > self._limit(record.pair)
+        found.beyond = self.own(record.pair) > self._packets or self.colored[record.pair] > self._limit(record.pair)
         if not found.beyond:
             self._by_pair[record.pair].append(found)
         for other in alike:
@@ -193,23 +197,53 @@ class Follower:
         if pair is None or packet.for_another or not any(a.shared for a in pair.destination.aliases):
             return
         if packet.start and any(pair.is_for_another(packet.start.dst, r.dst) for r in packet.records):
-            packet.for_another = True
             self.for_others[packet.pair] += 1
+            other = self._whose(pair, packet.start, packet)
+            if other is None or packet.first > 1 or self.own(other) >= self._packets:
+                packet.for_another = True
+            else:
+                self._hand_over(packet, packet.start, other)
+
+    def _whose(self, pair: Pair, start: LogRecord, packet: Followed) -> int | None:
+        """The number of the pair that a packet is of, though the entry of another one colored it."""
+        for other in self._pairs.values():
+            if other.index == pair.index or (other.direction, other.source) != (pair.direction, pair.source):
+                continue
+            shares = any(a.shared and a.address == start.dst for a in other.destination.aliases)
+            if shares and any(r.dst in other.destination.addresses for r in packet.records):
+                return other.index
+        return None
+
+    def _hand_over(self, packet: Followed, start: LogRecord, pair: int) -> None:
+        """Makes a packet one of another pair's, as if that one's entry had colored it."""
+        self._by_pair[packet.pair].remove(packet)
+        self._open[packet.pair].pop(id(packet), None)
+        first = replace(start, pair=pair)
+        for records in (self.records, packet.records):
+            # One of the last, and there once only: from the end it is soon found.
+            at = next(number for number in range(len(records) - 1, -1, -1) if records[number] is start)
+            records[at] = first
+        packet.begin(first)
+        packet.leave(packet.records)
+        packet.arrived = sum(1 for r in packet.records if self._is_arrival(packet, r))
+        self._handed[pair] += 1
+        self._by_pair[pair].append(packet)
+        self._open[pair][id(packet)] = packet
 
     def has_enough(self, pair: int) -> bool:
         """Whether N packets of the pair are colored, or of a shared address so many that more would be too many."""
-        if self.colored[pair] < self._packets:
+        if max(self.own(pair), self.colored[pair]) < self._packets:
             return False
-        return self._own(pair) >= self._packets or self.colored[pair] >= self._limit(pair)
+        return self.own(pair) >= self._packets or self.colored[pair] >= self._limit(pair)
 
     def _limit(self, pair: int) -> int:
         """How many packets are colored at most: more than N where a shared address brings those of others too."""
         shared = any(alias.shared for alias in self._pairs[pair].destination.aliases)
         return self._packets * (SHARED_FACTOR if shared else 1)
 
-    def _own(self, pair: int) -> int:
-        """Packets of the pair that are not known to be for another endpoint."""
-        return self.colored[pair] - self.for_others[pair]
+    def own(self, pair: int) -> int:
+        """Packets of the pair: all that are colored and not known to be for another endpoint."""
+        return self.colored[pair] - self.for_others[pair] + self._handed[pair]
 
     def of_pair(self, pair: int) -> list[Followed]:
         """The pair's packets, in the order in which they were first seen; not those for other endpoints."""

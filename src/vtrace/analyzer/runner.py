@@ -314,13 +314,17 @@ class TaskRunner:
             self._asking.ask_overdue(group, now_s)
             self._asking.ask_arrived(group)
             self._asking.ask_requests(group, self._neighbors.unanswered())
+            for index in self._pairs:
+                # Also by what another pair's entry colored.
+                if self._follow.has_enough(index):
+                    self._stop_pair(index, group)
             if pairs := self._turns.next(now_s):
                 group.start_soon(self._begin, pairs)
             if self._enough(now_s):
                 return
             if now_s - told_s >= 1.0:
                 told_s = now_s
-                await self._asking.ask_unseen()
+                self._asking.ask_unseen_meanwhile(group)
                 self._progress(self._status(now_s))
 
     async def _begin(self, pairs: Collection[int]) -> None:
@@ -332,14 +336,14 @@ class TaskRunner:
         self._turns.start(time.monotonic())
 
     def _status(self, now_s: float) -> str:
-        colored = sum(min(self._follow.colored[i], self._spec.packets) for i in self._pairs)
+        colored = sum(min(self._follow.own(i), self._spec.packets) for i in self._pairs)
         wanted = self._spec.packets * len(self._pairs)
         settled = sum(len(self._follow.settled(i, now_s)) for i in self._pairs)
         if not colored:
             asked = self._neighbors.seen
             more = f", {asked} ARP or ND requests seen" if asked else ""
             return f"waiting for packets of this traffic{more}"
-        silent = sum(1 for index in self._pairs if not self._follow.colored[index])
+        silent = sum(1 for index in self._pairs if not self._follow.own(index))
         more = f"; nothing yet of {silent} of {len(self._pairs)} pairs" if silent else ""
         return f"coloring {colored} of {wanted}, {settled} settled{more}"
 
@@ -371,8 +375,7 @@ class TaskRunner:
         enough = all(self._follow.has_enough(index) for index in self._pairs)
         self.outcome.state = TaskState.EXPIRED if expired and not enough else TaskState.DONE
         for index in self._pairs:
-            own = self._follow.colored[index] - self._follow.for_others[index]
-            self.outcome.beyond_n += max(0, own - self._spec.packets)
+            self.outcome.beyond_n += max(0, self._follow.own(index) - self._spec.packets)
 
     async def _count_replies(self) -> None:
         """What our entries counted; where that is none another run's may have stood above them: the cache knows."""
@@ -382,7 +385,7 @@ class TaskRunner:
         answered = {
             (p.destination, p.source)
             for p in self._pairs.values()
-            if p.direction is Direction.REPLY and self._follow.colored[p.index]
+            if p.direction is Direction.REPLY and self._follow.own(p.index)
         }
         for index, pair in self._pairs.items():
             counted = pair.direction is Direction.FORWARD and (pair.source, pair.destination) not in answered

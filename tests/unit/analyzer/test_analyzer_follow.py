@@ -26,6 +26,7 @@ from vtrace.collect.link import Survey
 from vtrace.model.inventory import Inventory
 from vtrace.model.openflow import TunnelPort
 from vtrace.model.record import LogRecord, Point
+from vtrace.model.task import Alias
 
 
 def survey(chassis: str, *tunnels: TunnelPort) -> Survey:
@@ -326,3 +327,60 @@ def test_a_second_tunnel_address_of_a_chassis_is_right_too() -> None:
 def test_hard_timeouts_rise_from_color_over_match_to_restore(timeout_s: float) -> None:
     limits = Arming({}, INVENTORY, [pair()], timeout_s).limits
     assert timeout_s < limits.color_s < limits.match_s < limits.restore_s < 65536
+
+
+# --- shared addresses --------------------------------------------------------------------------------------
+
+VIP = Alias(address="10.9.9.9", kind="vip")
+BACKENDS = [
+    replace(p, destination=replace(p.destination, aliases=(VIP,))) for p in (pair(), pair("web1", "db1", index=1))
+]
+
+
+def balanced(key: int, to: str, *, arrives: bool = True, number: int = 0) -> list[LogRecord]:
+    """A packet to the VIP that the load balancer gives to web2 or db1, colored by a pair's entry."""
+    log = Recorder()
+    (log.switched if to == "10.0.1.2" else log.routed)(key, number)
+    records = log.records if arrives else log.records[:-1]
+    return [replace(r, dst=VIP.address if r.point == Point.FIRST_HOP else to) for r in records]
+
+
+def balancing(*packets: list[LogRecord], n: int = 2) -> Follower:
+    follower = Follower(BACKENDS, INVENTORY, n)
+    for records in packets:
+        for record in records:
+            follower.add(record, 0.0)
+    return follower
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_a_packet_to_a_vip_is_of_the_pair_whose_backend_it_goes_to(backwards: bool) -> None:
+    records = balanced(1, "10.0.2.1")
+    follower = balancing(records[::-1] if backwards else records)
+    assert (follower.of_pair(0), follower.own(0), follower.for_others[0]) == ([], 0, 1)
+    (packet,) = follower.of_pair(1)
+    assert (packet.pair, packet.complete, packet.first, follower.own(1)) == (1, True, 1, 1)
+    assert [r.pair for r in follower.records if r.point == Point.FIRST_HOP] == [1]
+    assert follower.arrived_flows[(1, packet.flow_id)] is packet
+    assert follower.all_settled(0.0)
+
+
+def test_one_that_is_lost_there_is_asked_about_as_that_pairs() -> None:
+    follower = balancing(balanced(1, "10.0.2.1", arrives=False))
+    assert [p.pair for p in follower.overdue(0.5)] == [1]
+    assert follower.pair_settled(0, 0.0)
+    assert not follower.pair_settled(1, 0.0)
+
+
+def test_a_pair_has_enough_by_what_another_ones_entry_colored_and_not_more() -> None:
+    follower = balancing(*(balanced(key, "10.0.2.1") for key in range(1, 5)))
+    assert follower.has_enough(1)
+    assert not follower.has_enough(0)
+    assert (follower.own(1), len(follower.of_pair(1)), follower.for_others[0]) == (2, 2, 4)
+
+
+def test_what_goes_to_a_backend_that_is_not_in_the_task_is_nobodys() -> None:
+    follower = balancing(balanced(1, "10.0.7.7"))
+    assert (follower.own(0), follower.own(1), follower.for_others[0]) == (0, 0, 1)
+    other = [replace(r, pair=0) for r in balanced(2, "10.0.1.2")]
+    assert balancing(other).own(0) == 1

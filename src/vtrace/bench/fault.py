@@ -19,9 +19,23 @@ Kind = Literal["vpc", "slb", "internet", "datacenter", "vpcs"]
 Proto = Literal["udp", "tcp", "icmp"]
 Actor = Literal["tenant", "provider", "physical", "guest", "unknown"]
 Effect = Literal["all lost", "some lost", "none lost", "nothing sent"]
-Trait = Literal["watched", "gateway", "central", "distributed", "shared", "vip", "checked", "on switch", "on router"]
+Trait = Literal[
+    "central",
+    "checked",
+    "distributed",
+    "gateway",
+    "inward",
+    "on router",
+    "on switch",
+    "outward",
+    "shared",
+    "vip",
+    "watched",
+]
 """Of the ways in `ways/`."""
-Need = Literal["local", "remote", "switched", "routed", "alias", "forward", "reply", "unwatched"] | Trait
+Shape = Literal["local", "remote", "switched", "routed", "alias", "forward", "reply"]
+Absence = Literal["unwatched", "direct", "unchecked", "as sent"]
+Need = Shape | Absence | Trait
 
 # Achelous (SIGCOMM 2023), table 2: 234 anomalies that a large cloud saw in two months.
 ANOMALIES = {

@@ -185,6 +185,7 @@ class _Fields:
             "at": _place(place, flow),
             "first": _place(flow.way.places[0], flow),
             "last": _place(flow.way.places[-1], flow),
+            "before_last": _place(flow.way.places[-2], flow) if len(flow.way.places) > 1 else None,
             "src": self._end(flow.way.sending),
             "dst": self._end(flow.way.receiving),
             "client": self._end(flow.way.client),
@@ -203,7 +204,8 @@ class _Fields:
         quiet = flow.port + 7 if flow.port < PORTS[1] else flow.port - 7
         self.values |= {"unsent": flow.match(place, quiet), "unsent_flow": flow.openflow(place, quiet)}
         self.values |= {p.role: _place(p, flow) for p in flow.way.places}
-        self.values["way"] = SimpleNamespace(**{name: pair[flow.ip == 6] for name, pair in flow.way.values.items()})
+        for name, column in (("way", flow.ip == 6), ("other_ip", flow.ip == 4)):
+            self.values[name] = SimpleNamespace(**{key: pair[column] for key, pair in flow.way.values.items()})
         crossings = flow.way.crossings
         if crossings:
             before, behind = rng.choice(crossings) if len(crossings) > 1 else crossings[0]

@@ -112,6 +112,9 @@ class Way(msgspec.Struct, frozen=True, kw_only=True):
             "reply": self.direction == "reply",
             "alias": True,
             "unwatched": "watched" not in self.traits,
+            "direct": not self.balancers,
+            "as sent": self.asked[0][1] == self.towards[0],
+            "unchecked": "checked" not in self.traits,
         }.get(need, need in self.traits)
 
 

@@ -91,7 +91,7 @@ def fill(case: Case, known: dict[str, Fault], state: LabState, rename: topologie
     """
     rng = case.rng
     faults = [known[name] for name in case.faults]
-    ways = way.written(case.kind, rename, rng) if rename else ()
+    ways = way.written(case.kind, rename) if rename else ()
     ip = rng.choice([v for v in (4, 6) if all(v in f.versions for f in faults)])
     protos = [p for p in ("udp", "tcp", "icmp") if all(p in f.protocols for f in faults)]
     # A second fault is in another pair of the same direction.
@@ -157,11 +157,17 @@ def _way(
     other_than: Way | None = None,
     directions: Iterable[str] = (),
 ) -> Way:
+    def fits(found: Way) -> bool:
+        return all(_fits(fault, found) for fault in faults) and all(found.has(need) for need in directions)
+
+    fitting = [found for found in ways if fits(found)]
+    if fitting:
+        name = rng.choice(list(dict.fromkeys(found.name for found in fitting)))
+        return rng.choice([found for found in fitting if found.name == name])
     alias = any(fault.packets.to_alias for fault in faults)
-    candidates = list(ways)
-    for _ in range(TRIES):
-        found = rng.choice(candidates) if candidates else way.inside(state, rng, alias=alias, other_than=other_than)
-        if all(_fits(fault, found) for fault in faults) and all(found.has(need) for need in directions):
+    for _ in range(0 if case.kind != "vpc" else TRIES):
+        found = way.inside(state, rng, alias=alias, other_than=other_than)
+        if fits(found):
             return found
     names = " ".join(fault.name for fault in faults)
     raise UsageError("no way of the lab fits the fault", names, f"traffic of kind {case.kind}")

@@ -224,13 +224,10 @@ class _File(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     way: tuple[_Line, ...]
 
 
-def written(kind: str, rename: Rename, rng: random.Random) -> tuple[Way, ...]:
+def written(kind: str, rename: Rename) -> tuple[Way, ...]:
     """The ways of a kind of traffic that is not inside a VPC, with the names and addresses of the drawn topology.
 
-    Args:
-        kind: of the traffic.
-        rename: the topology's.
-        rng: draws one of the texts that an end can be asked about by.
+    A way is there once for each pair of texts that its ends can be asked about by.
     """
     text = rename((resources.files("vtrace.bench") / "ways" / f"{kind}.toml").read_text())
     file = msgspec.convert(tomllib.loads(text), _File)
@@ -242,14 +239,16 @@ def written(kind: str, rename: Rename, rng: random.Random) -> tuple[Way, ...]:
     def named(name: str) -> tuple[str, str]:
         return ("", "") if name == "-" else file.addresses[name]
 
-    return tuple(_read(kind, line, filled, named, rng) for line in file.way)
+    return tuple(
+        _read(kind, line, filled, named, asked) for line in file.way for asked in itertools.product(*line.asked)
+    )
 
 
 _Pair = Callable[[str], tuple[str, str]]
 
 
-def _read(kind: str, line: _Line, filled: _Pair, named: _Pair, rng: random.Random) -> Way:
-    start, end = (filled(rng.choice(forms)) for forms in line.asked)
+def _read(kind: str, line: _Line, filled: _Pair, named: _Pair, asked: tuple[str, ...]) -> Way:
+    start, end = map(filled, asked)
     balancers = []
     if line.lone_backend:
         name, *rest = line.lone_backend.split()

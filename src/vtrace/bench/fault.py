@@ -144,6 +144,7 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         at: roles of the places (docs/benchmark.md) it can be at; `{at.…}` is the one drawn.
         needs: what the pair has to be.
         effect: what it does to the packets of the pair.
+        by_name: the task names the VMs by their ports, since it makes an address ambiguous.
         alone: it acts on more than the pair's own packets, so no second fault is injected beside it.
         prepare: commands before the traffic starts, for the fault and its near-miss alike.
         near: values that make the injected commands miss; or `near_inject` other commands.
@@ -162,6 +163,7 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     protocols: tuple[Proto, ...] = ("udp", "tcp", "icmp")
     versions: tuple[Literal[4, 6], ...] = (4, 6)
     effect: Effect = "all lost"
+    by_name: bool = False
     alone: bool = False
     draw: dict[str, Draw] = {}
     prepare: tuple[Command, ...] = ()

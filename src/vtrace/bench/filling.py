@@ -168,7 +168,9 @@ def _way(
     for _ in range(0 if case.kind != "vpc" else TRIES):
         found = way.inside(state, rng, alias=alias, other_than=other_than)
         if fits(found):
-            return found
+            ports = (found.client, found.server)
+            by_name = any(fault.by_name for fault in faults)
+            return msgspec.structs.replace(found, asked=(ports, ports)) if by_name else found
     names = " ".join(fault.name for fault in faults)
     raise UsageError("no way of the lab fits the fault", names, f"traffic of kind {case.kind}")
 

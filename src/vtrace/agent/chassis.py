@@ -24,7 +24,7 @@ from vtrace.collect.link import AgentCost, AgentEvent, AgentLost, Disturbed, Sit
 from vtrace.color import registry
 from vtrace.errors import BridgeNotUnderstoodError, CannotWorkError, VTraceError
 from vtrace.model.inspection import SiteReport
-from vtrace.model.openflow import PacketIn
+from vtrace.model.openflow import PacketIn, TunnelPort
 from vtrace.model.plan import Claim, PlannedEntry
 from vtrace.ovs import bridge as ovs_bridge
 from vtrace.ovs import layout as ovs_layout
@@ -240,6 +240,10 @@ class ChassisAgent:
     async def inspect(self, question: SiteQuestion) -> SiteReport:
         """Asks the slow path what becomes of a flow."""
         return await self._inspector.inspect(question)
+
+    async def tunnels(self) -> tuple[TunnelPort, ...]:
+        """The bridge's tunnel ports as they are now."""
+        return (await ovs_bridge.read_bridge(self._rundir, self._bridge)).tunnels
 
     async def standing(self, datapaths: Sequence[int]) -> Standing:
         """The entries that stand for logical datapaths, and how ovn-controller is."""

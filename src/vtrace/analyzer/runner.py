@@ -17,7 +17,7 @@ from vtrace.analyzer.follow import Follower
 from vtrace.analyzer.neighbors import Neighbors
 from vtrace.analyzer.questions import about_replies
 from vtrace.analyzer.topology import Moved, Topology, TopologyFollower
-from vtrace.analyzer.tunnels import check_tunnels
+from vtrace.analyzer.tunnels import check_now
 from vtrace.analyzer.turns import Turns
 from vtrace.attribute.case import Case, ReplyCount
 from vtrace.collect.link import (
@@ -459,7 +459,7 @@ class TaskRunner:
             silent_servers=self.silent_servers,
             copies_cut={n: c.copies_cut + c.records_lost for n, c in self.outcome.costs.items()},
             neighbors=self._neighbors.watches(),
-            tunnels=check_tunnels(self._inventory, self._arming.surveys),
+            tunnels=await check_now(self._inventory, self._arming.surveys, self._arming.live),
             replies=tuple(self._replies()),
             packets_asked=self._spec.packets,
             disturbances=tuple(self._disturbances),

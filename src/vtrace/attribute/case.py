@@ -31,8 +31,9 @@ class NeighborWatch(msgspec.Struct, frozen=True, kw_only=True):
 class TunnelCheck(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the tunnel from one chassis to another is as the southbound database says, at both ends.
 
-    `mismatch` says what is not; empty if all is. `tunnel` is the sender's interface. Without OVN it is what joins two
-    bridges, of that `kind`: "tunnel", "wire" or "patch".
+    `mismatch` says what is not; empty if all is. `tunnel` is the sender's interface, `remote_ip` where that sends to,
+    `tunnel_back` the receiver's interface. `encap` is the uuid of the southbound row that an end does not follow.
+    Without OVN it is what joins two bridges, of that `kind`: "tunnel", "wire" or "patch".
     """
 
     sender: str
@@ -40,6 +41,9 @@ class TunnelCheck(msgspec.Struct, frozen=True, kw_only=True):
     tunnel: str = ""
     mismatch: str = ""
     kind: str = "tunnel"
+    remote_ip: str = ""
+    tunnel_back: str = ""
+    encap: str = ""
 
 
 class ReplyCount(msgspec.Struct, frozen=True, kw_only=True):

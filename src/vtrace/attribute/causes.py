@@ -98,13 +98,18 @@ def _translation_error(inspection: Inspection, inventory: Inventory) -> Cause | 
         return None
     step = last_step(inspection)
     text = "; ".join(inspection.errors)
-    if "tunnel" in text or "neighbor" in text or "neighbour" in text or _lacks_tunnel(inspection):
+    if _NO_PORT in text and step is not None and not _lacks_tunnel(inspection):
+        # The entries still lead to the interface of a port that is bound here, and it is gone.
+        port = _port(inventory, step, out=True)
+        if port is not None and not port.type and port.chassis == inspection.chassis:
+            return _vif_missing(port, inspection, step, inventory)
+    if any(word in text.lower() for word in ("tunnel", "neighbor", "neighbour")) or _lacks_tunnel(inspection):
         return Cause(
             code="tunnel_unreachable",
             actor="provider",
             summary=f"the server could not send it by its tunnel: {text}",
             object=ObjectRef(type="Tunnel", name=",".join(inspection.outputs)),
-            fix=f"on {inventory.server(inspection.chassis)}: ovs-appctl ovs/route/show; ovs-appctl tnl/arp/show",
+            fix=f"on {inventory.server(inspection.chassis)}: ovs-appctl ovs/route/show; ovs-appctl tnl/neigh/show",
             place=here(step),
         )
     return Cause(
@@ -117,10 +122,14 @@ def _translation_error(inspection: Inspection, inventory: Inventory) -> Cause | 
     )
 
 
+# What Open vSwitch says of an output to a port number that no interface has.
+_NO_PORT = "Nonexistent output port"
+
+
 def _lacks_tunnel(inspection: Inspection) -> bool:
     """Whether the port that there is not was to take it to another server: OVN gives it a tunnel key before."""
     sent = [s for s in inspection.steps if any(a.startswith("output:") for a in s.actions)]
-    return "Nonexistent output port" in inspection.errors and any("tun_id" in a for s in sent for a in s.actions)
+    return _NO_PORT in inspection.errors and any("tun_id" in a for s in sent for a in s.actions)
 
 
 def _logical_drop(inspection: Inspection, inventory: Inventory) -> Cause | None:
@@ -293,16 +302,18 @@ def _physical_drop(inspection: Inspection, inventory: Inventory) -> Cause | None
             f"external_ids:iface-id={port.name}",
             place=here(step),
         )
-    if port.chassis == inspection.chassis:
-        return Cause(
-            code="vif_down",
-            actor="guest",
-            summary=f"the port {port.name} is bound here, but its interface is missing, down or without a port number",
-            object=ObjectRef(type="Interface", name=port.name),
-            fix=f"on {inventory.server(port.chassis)}: ovs-vsctl find Interface external_ids:iface-id={port.name}",
-            place=here(step),
-        )
-    return None
+    return _vif_missing(port, inspection, step, inventory) if port.chassis == inspection.chassis else None
+
+
+def _vif_missing(port: LogicalPort, inspection: Inspection, step: ResolvedStep, inventory: Inventory) -> Cause:
+    return Cause(
+        code="vif_down",
+        actor="guest",
+        summary=f"the port {port.name} is bound here, but its interface is missing, down or without a port number",
+        object=ObjectRef(type="Interface", name=port.name),
+        fix=f"on {inventory.server(port.chassis)}: ovs-vsctl find Interface external_ids:iface-id={port.name}",
+        place=here(step),
+    )
 
 
 def _metered(inspection: Inspection, inventory: Inventory) -> Cause | None:

@@ -10,8 +10,7 @@ from typing import Any
 import msgspec
 import msgspec.structs
 
-from vtrace.attribute.between import link_cause
-from vtrace.attribute.case import Case
+from vtrace.attribute.case import Case, TunnelCheck
 from vtrace.attribute.cause import CANDIDATE, Cause, Place, rfc3339, trace_command
 from vtrace.attribute.causes import find_cause
 from vtrace.attribute.causes_balancer import backend_down
@@ -26,11 +25,12 @@ from vtrace.attribute.causes_size import (
     refused_by_sender,
     too_large_for_router,
 )
+from vtrace.attribute.causes_tunnel import between, came_as_another, no_tunnel, unreachable
 from vtrace.attribute.loops import loop, ttl_ends, with_loop
 from vtrace.attribute.moving import Moves, is_stale, shows_cause_soon
 from vtrace.attribute.queues import dropped_by_queues, dropped_by_sender
 from vtrace.attribute.rewriting import vip_of
-from vtrace.model.answer import Evidence, ObjectRef, Where
+from vtrace.model.answer import Evidence, Where
 from vtrace.model.inspection import Inspection
 from vtrace.model.inventory import FIRST_MULTICAST_KEY, OUTWARD, Inventory, LogicalPort
 from vtrace.model.record import Disposition, LogRecord, Point, flow_id
@@ -146,6 +146,11 @@ class _Endings:
             kind, where, cause = self._stopped(row, last)
         if cause is not None and cause.code in ("unknown", "physical_loss"):
             kind, cause = ("dropped", moving) if (moving := self._moves.cause(row)) else (kind, cause)
+        if kind != "delivered":
+            records = [self._case.records[number] for number in row["hops"]]
+            strayed = came_as_another(records, self._case.tunnels, self._inventory)
+            if strayed is not None:
+                kind, where, cause = "lost_between", self._into_tunnel(strayed[0]), strayed[1]
         going_round = loop([self._case.records[number] for number in row["hops"]], self._inventory)
         if going_round is not None and (kind == "evidence_missing" or (cause is not None and cause.code == "unknown")):
             cause = ttl_ends(going_round, self._inventory)
@@ -234,18 +239,28 @@ class _Endings:
         last = self._case.records[row["hops"][-1]]
         return bool(vip) and self._first(row).dst == vip != last.dst
 
+    def _check(self, last: LogRecord) -> TunnelCheck | None:
+        """What was found of the tunnel that a record says a packet was sent by."""
+        checks = self._case.tunnels
+        return next((t for t in checks if (t.sender, t.receiver) == (last.chassis, last.peer)), None)
+
+    def _into_tunnel(self, last: LogRecord) -> Where:
+        """Where a packet was that its last record says was sent to another chassis."""
+        place = Place(datapath=last.datapath, in_key=last.in_key, out_key=last.out_key)
+        check, datapath = self._check(last), self._inventory.datapath(last.datapath)
+        return msgspec.structs.replace(
+            where_of(self._inventory, last.chassis, place),
+            port=(check.tunnel if check else "") or None,
+            next_server=self._inventory.server(last.peer),
+            next_vfd=datapath.name if datapath else None,
+        )
+
     def _sent(self, row: dict[str, Any], last: LogRecord) -> tuple[str, Where, Cause | None]:
         """Sent to another chassis, and not seen there."""
         case, inventory = self._case, self._inventory
         place = Place(datapath=last.datapath, in_key=last.in_key, out_key=last.out_key)
-        check = next((t for t in case.tunnels if (t.sender, t.receiver) == (last.chassis, last.peer)), None)
-        datapath = inventory.datapath(last.datapath)
-        where = msgspec.structs.replace(
-            where_of(inventory, last.chassis, place),
-            port=(check.tunnel if check else "") or None,
-            next_server=inventory.server(last.peer),
-            next_vfd=datapath.name if datapath else None,
-        )
+        check = self._check(last)
+        where = self._into_tunnel(last)
         if inventory.plain:
             beyond = next((d for d in inventory.datapaths if last.peer in d.chassis), None)
             where = msgspec.structs.replace(where, next_vfd=beyond.name if beyond else None)
@@ -259,9 +274,10 @@ class _Endings:
         first = self._first(row)
         at_sender = shows_cause_soon(case, first, last, nearest(case, first, last))
         if at_sender is not None and at_sender.outcome == "drop":
-            cause = find_cause(at_sender, inventory)
+            cause = find_cause(at_sender, inventory) or no_tunnel(last, check, inventory)
             if cause is not None:
-                return "dropped", where_of(inventory, last.chassis, cause.place), cause
+                here = where_of(inventory, last.chassis, _more_exact(cause.place, place))
+                return "dropped", here, unreachable(cause, last, check, inventory)
         for inspection in reversed(case.of_flow(row["pair"], last.peer, flow_id(first))):
             cause = find_cause(inspection, inventory)
             if cause is not None and cause.code == "foreign_flow_entry" and _stood_above(inspection):
@@ -271,7 +287,7 @@ class _Endings:
                 return "dropped", where_of(inventory, last.peer, cause.place if cause.place.datapath else place), cause
         if self._was_disturbed(last.peer, last) or self._cut_explains(last.peer):
             return "evidence_missing", where, None
-        cause = _between(last, check, inventory)
+        cause = between(last, check, inventory)
         if cause.code == "physical_loss":
             there = next(reversed(case.of_flow(row["pair"], last.peer, flow_id(first))), None)
             cause = (
@@ -412,40 +428,6 @@ def _diverted(inspection: Inspection, wanted: Sequence[LogicalPort], inventory: 
         return None
     cause = find_cause(inspection, inventory)
     return cause if cause is not None and cause.code == "foreign_flow_entry" else None
-
-
-def _between(last: LogRecord, check: Any, inventory: Inventory) -> Cause:
-    """Why a packet that was sent did not come in: a tunnel end that is not as it should be, or the wire."""
-    sender, receiver = inventory.server(last.chassis), inventory.server(last.peer)
-    tunnel = check.tunnel if check else ""
-    at = rfc3339(last.wall_ns)
-    seen = Evidence(
-        source="log records",
-        text=f"sent to {receiver} by {tunnel or 'its tunnel'}, no record of it from {receiver}",
-        chassis=sender,
-        at=at,
-    )
-    if inventory.plain:
-        return link_cause(check, sender, receiver, seen)
-    if check and check.mismatch:
-        return Cause(
-            code="tunnel_misconfigured",
-            actor="provider",
-            summary=f"the tunnel between {sender} and {receiver} is not as the southbound database says: "
-            f"{check.mismatch}",
-            object=ObjectRef(type="Encap", name=tunnel),
-            fix=f"ovn-sbctl list Encap; on {sender} and {receiver}: ovs-vsctl list Interface",
-            evidence=(seen,),
-        )
-    return Cause(
-        code="physical_loss",
-        actor="physical",
-        summary=f"{sender} sent it by its tunnel, both ends are as they should be, and {receiver} never got it: "
-        f"the physical network between {sender} and {receiver} lost it",
-        object=ObjectRef(type="Tunnel", name=tunnel),
-        fix=f"check the links and switches between {sender} and {receiver}: capture the tunnel's UDP port on both",
-        evidence=(seen,),
-    )
 
 
 def _unknown(inspection: Inspection | None, case: Case) -> Cause:

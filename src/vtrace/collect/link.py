@@ -192,6 +192,10 @@ class AgentLink(Protocol):
     async def inspect(self, question: SiteQuestion) -> SiteReport:
         """Asks the slow path what becomes of a flow."""
 
+    async def tunnels(self) -> tuple[TunnelPort, ...]:
+        """The bridge's tunnel ports as they are now."""
+        ...
+
     async def standing(self, datapaths: Sequence[int]) -> Standing:
         """The entries that stand for logical datapaths, and how ovn-controller is."""
         ...

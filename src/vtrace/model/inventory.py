@@ -79,13 +79,18 @@ class LogicalPort(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Chassis(msgspec.Struct, frozen=True, kw_only=True):
-    """A server that runs ovn-controller. `server` is what answers call it."""
+    """A server that runs ovn-controller. `server` is what answers call it.
+
+    `encap_uuid` is its first Encap row, `encap_port` the UDP port of its tunnels if that is not the usual one.
+    """
 
     name: str
     server: str
     hostname: str = ""
     encap_ips: tuple[str, ...] = ()
     encap_types: tuple[str, ...] = ()
+    encap_uuid: str = ""
+    encap_port: str = ""
     uuid: str = ""
 
 

@@ -350,13 +350,14 @@ class InventoryReader:
 
     async def _chassis(self, uuids: Sequence[str]) -> dict[str, Chassis]:
         columns = ("_uuid", "name", "hostname", "encaps")
+        encap_columns = ("_uuid", "type", "ip", "options")
         results = await self._sb.select_many([("Chassis", [("_uuid", "==", uuid_ref(u))], columns) for u in uuids])
         found = {}
         for row in (row for rows in results for row in rows):
             encaps = [
                 encap
                 for uuid in as_tuple(row["encaps"])
-                for encap in await self._sb.select("Encap", [("_uuid", "==", uuid_ref(uuid))], ("type", "ip"))
+                for encap in await self._sb.select("Encap", [("_uuid", "==", uuid_ref(uuid))], encap_columns)
             ]
             hostname = row["hostname"]
             same = await self._sb.select("Chassis", [("hostname", "==", hostname)], ("_uuid",)) if hostname else []
@@ -366,6 +367,8 @@ class InventoryReader:
                 hostname=hostname,
                 encap_ips=tuple(dict.fromkeys(e["ip"] for e in encaps)),
                 encap_types=tuple(dict.fromkeys(e["type"] for e in encaps)),
+                encap_uuid=next((str(e["_uuid"]) for e in encaps), ""),
+                encap_port=next((str(p) for e in encaps if (p := e["options"].get("dst_port"))), ""),
                 uuid=row["_uuid"],
             )
         return found

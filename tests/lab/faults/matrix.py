@@ -12,6 +12,7 @@ from faults.conflicts import CONFLICTS
 from faults.lagging import LAGGING
 from faults.physical import FOREIGN, FOREIGN_CORE, PHYSICAL
 from faults.sizes import SIZES
+from faults.tunnels import TUNNELS
 
 DEFAULT_SEED = 20260101
 SAMPLE_SIZE = 12
@@ -21,7 +22,7 @@ Coordinates = dict[str, object]
 
 
 def entries() -> dict[str, Entry]:
-    return {entry.name: entry for entry in (*LOGICAL, *PHYSICAL, *LAGGING, *CONFLICTS, *SIZES, *FOREIGN)}
+    return {entry.name: entry for entry in (*LOGICAL, *PHYSICAL, *LAGGING, *CONFLICTS, *TUNNELS, *SIZES, *FOREIGN)}
 
 
 def seed() -> int:
@@ -44,7 +45,7 @@ def coordinates(entry: Entry, number: int, *, near: bool) -> Coordinates:
 def core() -> list[Coordinates]:
     """Every kind of fault once, and its near-miss; of the entries put in by hand, every other near-miss."""
     known = entries()
-    names = [entry.name for entry in (*LOGICAL, *PHYSICAL, *LAGGING, *CONFLICTS)] + list(FOREIGN_CORE)
+    names = [entry.name for entry in (*LOGICAL, *PHYSICAL, *LAGGING, *CONFLICTS, *TUNNELS)] + list(FOREIGN_CORE)
     names += [entry.name for entry in SIZES]
     cases = []
     for number, name in enumerate(names):

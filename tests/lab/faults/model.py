@@ -23,6 +23,8 @@ ACTORS = {
     "port_unbound": "provider",
     "foreign_flow_entry": "provider",
     "stale_flow_entry": "provider",
+    "tunnel_misconfigured": "provider",
+    "tunnel_unreachable": "provider",
     "mtu_exceeded": "provider",
     "fragment_dropped": "provider",
     "physical_loss": "physical",

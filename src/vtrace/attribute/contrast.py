@@ -141,9 +141,8 @@ def _field(name: str, packets: Sequence[Traits], tries: int) -> Finding | None:
     split = separation.find(points, _CHOOSERS[name], tries)
     if split is None:
         return None
-    lost_ones = [t for t in known if t.lost]
-    hedge = _hedges(name, split, lost_ones)
-    if hedge is None:
+    hedge = _hedges(name, split, [t for t in known if t.lost])
+    if hedge is None or (name == "source_port" and _are_begun_anew(known)):
         return None
     names = len(split.lost_values) if _CHOOSERS[name] is by_class else 1
     return Finding(field=name, split=split, names=names, hedge=hedge, known=len(known) == len(packets))
@@ -170,6 +169,12 @@ def _hedges(name: str, split: Split, lost: Sequence[Traits]) -> Hedge | None:
     if name == "conntrack_state" and not within and not all(t.by_state for t in lost):
         return Hedge.EFFECT if set(split.lost_values) <= set(_STATE_OF_LOST) else Hedge.NONE
     return Hedge.TIED if name in ("size", "fragment") and split.evidence == "packets" else Hedge.NONE
+
+
+def _are_begun_anew(packets: Sequence[Traits]) -> bool:
+    """Whether all that was lost are attempts to connect, and all else are connections that stood already: a client
+    tries again from the next port, so that the ports come of the loss."""
+    return all((t.values.get("tcp_flags") == "SYN") is t.lost for t in packets)
 
 
 def _simplest(found: Sequence[Finding], *, between: bool) -> list[Finding]:

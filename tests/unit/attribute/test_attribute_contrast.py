@@ -120,6 +120,18 @@ def test_a_range_of_source_ports() -> None:
     assert (found.lost, found.delivered) == ("below 36006 or above 36013", "36006 to 36013")
 
 
+def test_ports_of_attempts_to_connect() -> None:
+    """A client whose attempts are lost tries again from the next port: its ports are no cause."""
+    flags = ("SYN", "none of SYN, FIN, RST")
+    sent = [packet(n, n % 32 + (32 * n if n % 32 < 8 else 0), proto=6, tcp_flags=flags[n % 32 >= 8]) for n in range(99)]
+    assert fields(lose(sent, lambda p: p.values["tcp_flags"] == "SYN", "unknown")) == []
+    some = [replace(p, values={**p.values, "tcp_flags": flags[1]}) for p in sent]
+    ports = lose(some, [p.values["tcp_flags"] == "SYN" for p in sent], "unknown")
+    assert fields([replace(p, values={**p.values, "source_port": 36000 + n % 32}) for n, p in enumerate(ports)]) == [
+        "source_port"
+    ]
+
+
 def test_some_source_port_always_separates() -> None:
     """Of four connections one is lost: that this one has a port of its own says nothing."""
     assert said(lose(many(connections=4), lambda p: p.unit[2] == 1, "unknown")) == ()  # type: ignore[index]

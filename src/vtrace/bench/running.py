@@ -155,13 +155,18 @@ class Run:
             self._stopping.set()
 
     def _batch(self, lab: str, batch: Sequence[Case]) -> None:
-        with _standing(lab, batch[0]) as (state, rename):
-            for case in batch:
-                if self._stopping.is_set():
-                    return
-                outcome = self._attempts(case, state, rename)
-                self._results.add(outcome)
-                self._tell(told(outcome, self._results.done.values()))
+        left = list(batch)
+        while left:
+            with _standing(lab, batch[0]) as (state, rename):
+                while left:
+                    if self._stopping.is_set():
+                        return
+                    outcome = self._attempts(left.pop(0), state, rename)
+                    self._results.add(outcome)
+                    self._tell(told(outcome, self._results.done.values()))
+                    if outcome.void:
+                        # The lab may no longer be what it was: the next case gets a new one.
+                        break
 
     def _attempts(self, case: Case, state: LabState, rename: topologies.Rename | None) -> Outcome:
         outcome = Outcome(case=case)
@@ -199,7 +204,7 @@ class Run:
                 answer = _diagnose(state.name, words)
                 took_s = time.monotonic() - began
                 injector.check(capture)
-        except VoidError as error:
+        except (VoidError, ProgramError) as error:
             return msgspec.structs.replace(outcome, void=str(error))
         return msgspec.structs.replace(
             outcome,

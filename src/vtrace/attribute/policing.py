@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Sequence
-from math import comb
+from math import exp, lgamma, log
 
 import msgspec
 
@@ -118,5 +118,9 @@ def _every_errors(marked: Sequence[bool], every: int) -> int:
 
 
 def _binomial_tail(count: int, share: float, at_least: int) -> float:
-    """How likely so many or more of independent trials succeed."""
-    return float(sum(comb(count, n) * share**n * (1 - share) ** (count - n) for n in range(at_least, count + 1)))
+    """How likely so many or more of independent trials succeed. By logarithms: the binomials are beyond a float."""
+    chances = (
+        exp(lgamma(count + 1) - lgamma(n + 1) - lgamma(count - n + 1) + n * log(share) + (count - n) * log(1 - share))
+        for n in range(at_least, count + 1)
+    )
+    return min(1.0, sum(chances))

@@ -59,6 +59,14 @@ def test_what_is_tried_more_often_has_to_hold_better() -> None:
     assert find(some, by_class, 100) is None
 
 
+def test_some_thousand_packets() -> None:
+    some = [Point(value=n % 7 % 2, unit=n % 90, lost=bool(n % 7 % 2) != (n % 100 == 0)) for n in range(5000)]
+    found = find(some, by_class, 1)
+    assert found is not None
+    assert 0 <= found.chance < 1e-9
+    assert found.errors == 50
+
+
 def test_one_turn_is_no_evidence() -> None:
     assert find(points("L" * 50 + "D" * 50, *"a" * 50 + "b" * 50), by_class, 1) is None
 

@@ -15,10 +15,9 @@ from vtrace.errors import UsageError
 REASONS = Path(__file__).parents[3] / "docs" / "reasons.md"
 FAULTS = catalogue()
 NOT_MADE: dict[str, str] = {
-    "vif_queue_full": "no fault yet",
-    "ct_limit": "no fault yet",
+    "ct_limit": "the userspace datapath of the lab passes on what it has no room to track",
     "unknown": "whatever is injected has a cause",
-    "nat_port_exhausted": "the userspace datapath of the lab takes a port that is in use",
+    "nat_port_exhausted": "the userspace datapath of the lab passes on untranslated what it has no port for",
     "vswitch_overload": "an overloaded switch would be one of the machine that runs the benchmark",
 }
 """Codes that no fault is made for, and why."""

@@ -51,6 +51,7 @@ class Arming:
         first = int(timeout_s) + TIME_STEP_S
         self.limits = TimeLimits(color_s=first, match_s=first + TIME_STEP_S, restore_s=first + 2 * TIME_STEP_S)
         self.surveys: dict[str, Survey] = {}
+        self._scopes: dict[str, tuple[tuple[object, ...], Scope]] = {}
         self.claims: dict[str, Claim] = {}
         self.uses: dict[int, ColorUse] = {}
         self.withdrawn: set[int] = set()
@@ -319,6 +320,14 @@ class Arming:
 
     def scope(self, chassis: str) -> Scope:
         """Where the task's entries go on a chassis."""
+        basis = (self._inventory, self._pairs, self.surveys[chassis], self.given_up.copy(), len(self._agents))
+        known = self._scopes.get(chassis)
+        # Asked for each pair: of many it takes a while to make.
+        if known is None or any(a is not b and a != b for a, b in zip(known[0], basis, strict=True)):
+            known = self._scopes[chassis] = (basis, self._scope(chassis))
+        return known[1]
+
+    def _scope(self, chassis: str) -> Scope:
         survey = self.surveys[chassis]
         armed = tuple(sorted(self.live))
         members = {name for datapath in self._inventory.datapaths for name in datapath.chassis}

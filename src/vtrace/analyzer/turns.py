@@ -6,6 +6,7 @@ and others follow as fast as the copies of those before allow: many at once wher
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 
@@ -54,7 +55,10 @@ class Turns:
             self._heard.add(record.pair)
 
     def next(self, now_s: float) -> list[int]:
-        """The pairs whose turn it is now; none while what they will send is not known to fit."""
+        """The pairs whose turn it is now; none while what they will send is not known to fit.
+
+        After that none till they are colored (`start`).
+        """
         passed_s = now_s - self._since_s
         if not self.waiting or passed_s < TURN_S:
             return []
@@ -67,7 +71,7 @@ class Turns:
             most = min(most, int((SHARE - load) / (load / len(self._heard or (0,)))))
         chosen, self.waiting = self.waiting[: max(0, most)], self.waiting[max(0, most) :]
         self._begun += len(chosen)
-        self.start(now_s)
+        self.start(math.inf if chosen else now_s)
         return chosen
 
 

@@ -204,7 +204,9 @@ def _kept_out(case: Case, pair: Pair) -> Why | None:
     cause = None
     if not distributed.intersection(alias.address for alias in pair.destination.aliases):
         cause = no_gateway([p for p in inventory.ports if p.datapath in routers], inventory)
-    cause = cause or unaddressable(pair, inventory)
+    # What a source NAT translated is answered by way of it: that needs no address of one's own.
+    answers = pair.direction is Direction.REPLY and any(a.kind == "translated" for a in pair.destination.aliases)
+    cause = cause or (None if answers else unaddressable(pair, inventory))
     if cause is None:
         return None
     return Why(code=cause.code, actor=cause.actor, summary=cause.summary, object=cause.object, fix=cause.fix)

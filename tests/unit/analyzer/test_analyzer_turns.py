@@ -47,6 +47,7 @@ def test_silent_pairs_let_twice_as_many_begin_each_time() -> None:
     counts = []
     for turn in range(1, 6):
         turns.next(turn * TURN_S)
+        turns.start(turn * TURN_S)
         counts.append(begun(turns))
     assert counts == [16, 32, 64, 100, 100]
 
@@ -56,6 +57,7 @@ def test_all_have_their_turn_once() -> None:
     chosen: list[int] = []
     for turn in range(1, 9):
         chosen += turns.next(turn * TURN_S)
+        turns.start(turn * TURN_S)
     assert sorted(chosen) == list(range(FIRST_PAIRS, 100))
 
 
@@ -84,6 +86,14 @@ def test_the_busiest_chassis_counts() -> None:
     sends(turns, 8, 1, chassis=HV2)
     sends(turns, 8, 16, chassis=HV1)
     assert turns.next(TURN_S) == []
+
+
+def test_the_next_turn_waits_until_those_before_are_colored() -> None:
+    turns = started()
+    assert turns.next(TURN_S)
+    assert turns.next(99.0) == []
+    turns.start(99.0)
+    assert turns.next(99.0 + TURN_S)
 
 
 def test_what_was_counted_before_a_turn_is_not_counted_again() -> None:

@@ -264,6 +264,12 @@ def test_what_does_not_lead_in(aliases: Sequence[Alias]) -> None:
     assert told(found)[0] == "nat_missing"
 
 
+def test_a_reply_comes_back_by_the_shared_address() -> None:
+    """The near-miss: nobody outside can begin with it, but what it translated is answered there."""
+    reply = replace(from_outside(Alias(address="203.0.113.20", kind="translated")), direction=Direction.REPLY)
+    assert told(only(attribute(case([], pairs=[reply], inventory=EDGE))))[0] == "source_silent"
+
+
 @pytest.mark.parametrize(
     "alias", [FLOATS, Alias(address="203.0.113.40", kind="vip", proto="udp", port=53)], ids=["floating", "VIP"]
 )

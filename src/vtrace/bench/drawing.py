@@ -65,8 +65,10 @@ def draw(
     found = []
     for number in range(count):
         rng = random.Random(f"{seed}/draw/{number}")
-        kind = rng.choices(usable, [KIND_SHARES[k] for k in usable])[0]
         drawn: Mode = mode or rng.choices(list(MODE_SHARES), list(MODE_SHARES.values()))[0]
+        # Two faults need two pairs with one sender, which only VPCs have plenty of.
+        among = [kind for kind in usable if kind == "vpc"] if drawn == "two faults" else []
+        kind = rng.choices(among or usable, [KIND_SHARES[k] for k in among or usable])[0]
         names = _faults(faults, kind, drawn, rng)
         if len(names) < 2 and drawn == "two faults":
             drawn = "fault"
@@ -91,12 +93,13 @@ def _faults(faults: Sequence[Fault], kind: Kind, mode: str, rng: random.Random) 
     there = [fault for fault in faults if kind in fault.traffic]
     if mode == "near-miss":
         there = [fault for fault in there if fault.has_near_miss]
-    if mode == "two faults":
-        there = [fault for fault in there if kind == "vpc" and _can_be_second(fault)] or there
+    fit = [fault for fault in there if kind == "vpc" and _can_be_second(fault)]
+    if mode == "two faults" and fit:
+        there = fit
     if not there:
         return ()
     first = _one(there, rng)
-    if mode != "two faults" or not _can_be_second(first):
+    if mode != "two faults" or not fit:
         return (first.name,)
     beside = [fault for fault in there if fault.name != first.name and _go_together(first, fault)]
     return (first.name, _one(beside, rng).name) if beside else (first.name,)

@@ -44,15 +44,18 @@ _CHOOSERS: dict[str, Chooser] = {
 }
 # Each packet has its own value of these; the others belong to a connection, which is then the unit of evidence.
 _OF_PACKETS = ("size", "fragment", "conntrack_state", "tcp_flags")
-# Causes that may depend on how long a packet is: no ACL, route or port of OVN looks at that.
+# Causes that may depend on how long a packet is: no ACL, route, port or OpenFlow match looks at that.
 _BY_SIZE = (
-    *("", "unknown", "physical_loss", "mtu_exceeded", "fragment_dropped", "foreign_flow_entry", "vif_queue_full"),
+    *("", "unknown", "physical_loss", "mtu_exceeded", "fragment_dropped", "vif_queue_full"),
     *("qos_rate_limit", "vswitch_overload", "vswitch_pipeline_error", "tunnel_misconfigured", "misdelivered"),
 )
 _UNNAMED = ("", "unknown")
 _LIMITS = ("qos_rate_limit",)
 _BY_RATE = (*_LIMITS, "", "unknown", "physical_loss", "vif_queue_full", "vswitch_overload")
-# Said only where nothing else separates as well: ports and flags come along with much else.
+# Of these what lies in a packet's headers is not known to be looked at, but its length matters.
+_BY_LINK = ("physical_loss", "mtu_exceeded", "fragment_dropped", "vif_queue_full", "tunnel_misconfigured")
+_ACLS = ("acl_drop", "acl_reject")
+# Said only where nothing else decides: ports and flags come along with much else.
 _LAST = ("destination_port", "source_port", "tcp_flags")
 # Of so large a share of the packets a value has to be known.
 _KNOWN = 0.5
@@ -129,7 +132,7 @@ def _fields(packets: Sequence[Traits], scopes: int) -> list[Finding]:
     tries = (len(tried) + 1) * scopes
     found = [_field(name, packets, tries) for name in tried]
     found.append(_server(packets, tries))
-    return _simplest([one for one in found if one is not None], between=all(t.between for t in packets if t.lost))
+    return _simplest([one for one in found if one is not None], [t for t in packets if t.lost])
 
 
 def _field(name: str, packets: Sequence[Traits], tries: int) -> Finding | None:
@@ -155,20 +158,35 @@ def _hedges(name: str, split: Split, lost: Sequence[Traits]) -> Hedge | None:
     field says something only within connections that have packets on both sides.
     """
     within, units = split.evidence == "within", split.evidence == "units"
+    if name == "conntrack_state":
+        return _state_hedges(split, lost)
     if name not in _OF_PACKETS:
         # Echoes of several pings look like one five-tuple.
         sound = units or (within and not any(t.proto in ICMP for t in lost))
-    elif name == "conntrack_state":
-        sound = within or units or all(t.by_state for t in lost)
     elif name == "tcp_flags" or any(t.proto == TCP for t in lost):
         sound = within
     else:
         sound = True
     if not sound or (name == "size" and any(t.code not in _BY_SIZE for t in lost)):
         return None
-    if name == "conntrack_state" and not within and not all(t.by_state for t in lost):
-        return Hedge.EFFECT if set(split.lost_values) <= set(_STATE_OF_LOST) else Hedge.NONE
     return Hedge.TIED if name in ("size", "fragment") and split.evidence == "packets" else Hedge.NONE
+
+
+def _state_hedges(split: Split, lost: Sequence[Traits]) -> Hedge | None:
+    """An ACL whose match names no state looks at one all the same: answers of a connection that it let begin pass."""
+    if all(t.by_state for t in lost):
+        return Hedge.NONE
+    if split.evidence == "packets":
+        return None
+    answers = [
+        ["rpl" in str(value).split(",") for value in side] for side in (split.lost_values, split.delivered_values)
+    ]
+    if not any(answers[0]) and all(answers[1]):
+        return Hedge.NONE
+    if any(t.code in _ACLS and not t.by_state for t in lost):
+        return None
+    new = split.evidence == "units" and set(split.lost_values) <= set(_STATE_OF_LOST)
+    return Hedge.EFFECT if new else Hedge.NONE
 
 
 def _are_begun_anew(packets: Sequence[Traits]) -> bool:
@@ -177,19 +195,30 @@ def _are_begun_anew(packets: Sequence[Traits]) -> bool:
     return all((t.values.get("tcp_flags") == "SYN") is t.lost for t in packets)
 
 
-def _simplest(found: Sequence[Finding], *, between: bool) -> list[Finding]:
+def _simplest(found: Sequence[Finding], lost: Sequence[Traits]) -> list[Finding]:
     """Those that separate best; what is only perhaps so, or comes along with another, where there is no other."""
     kept = [one for one in found if one.hedge is Hedge.NONE] or list(found)
     fewest = min((one.split.errors for one in kept), default=0)
     kept = [one for one in kept if one.split.errors == fewest]
-    first = min((_LAST.index(one.field) if one.field in _LAST else -1 for one in kept), default=-1)
-    kept = [one for one in kept if one.field not in _LAST[first + 1 :]]
+    if any(_decides(one, lost) for one in kept):
+        kept = [one for one in kept if one.field not in _LAST]
+    between = all(t.between for t in lost)
 
-    def rank(one: Finding) -> tuple[int, int]:
+    def rank(one: Finding) -> tuple[bool, int, int]:
         # What was lost between two servers is a matter of the servers first.
-        return one.names, -1 if between and one.field == "server" else CONTRAST_FIELDS.index(one.field)
+        place = -1 if between and one.field == "server" else CONTRAST_FIELDS.index(one.field)
+        return one.field in _LAST, one.names, place
 
     return sorted(kept, key=rank)
+
+
+def _decides(one: Finding, lost: Sequence[Traits]) -> bool:
+    """Whether a field leaves nothing to ports that happen to separate as well."""
+    if one.field in ("size", "fragment", "conntrack_state"):
+        known = [t for t in lost if one.field in t.values]
+        looked_at = all(t.by_state if one.field == "conntrack_state" else t.code in _BY_LINK for t in known)
+        return one.split.evidence == "within" or looked_at
+    return one.field not in _LAST
 
 
 def _server(packets: Sequence[Traits], tries: int, *, across: bool = False) -> Finding | None:

@@ -140,19 +140,45 @@ def test_some_source_port_always_separates() -> None:
 def test_a_conntrack_state() -> None:
     """Lost in a state that they did not get by being lost; a connection that loses everything stays new."""
     sent = valued(many(), conntrack_state=lambda _, c: "est" if c * 7 % 5 < 2 else "new")
-    (found,) = said(lose(sent, lambda p: p.values["conntrack_state"] == "est", "acl_drop"))
+    (found,) = said(lose(sent, lambda p: p.values["conntrack_state"] == "est", "ct_invalid"))
     assert (found.field, found.lost, found.delivered) == ("conntrack_state", "est", "new")
     assert "may come of the loss" not in found.text
-    (found,) = said(lose(sent, lambda p: p.values["conntrack_state"] == "new", "acl_drop"))
+    (found,) = said(lose(sent, lambda p: p.values["conntrack_state"] == "new", "unknown"))
     assert (found.field, found.lost) == ("conntrack_state", "new")
     assert "may come of the loss" in found.text
     by_state = [replace(p, by_state=p.lost) for p in lose(sent, lambda p: p.values["conntrack_state"] == "new")]
     assert "may come of the loss" not in said(by_state)[0].text
 
 
+def test_an_acl_that_names_no_state() -> None:
+    """Connections that stood when it came are est, and it is no reason; but it lets answers pass."""
+    sent = valued(
+        many(connections=32),
+        conntrack_state=lambda _, c: "est" if c < 12 else "new",
+        destination_port=lambda _, c: 80 if c < 12 else 443,
+    )
+    found = fields(lose(sent, lambda p: p.values["destination_port"] == 80, "acl_drop"))
+    assert found == ["destination_port", "source_port"]
+    sent = valued(many(), conntrack_state=lambda _, c: "est,rpl" if c * 7 % 5 < 2 else "new")
+    (one,) = said(lose(sent, lambda p: p.values["conntrack_state"] == "new", "acl_drop"))
+    assert (one.field, one.lost, one.delivered) == ("conntrack_state", "new", "est,rpl")
+    assert "may come of the loss" not in one.text
+
+
+def test_ports_of_connections_of_two_sizes() -> None:
+    """A link looks at the length, an entry that somebody added does not; of what is not known both are told."""
+    sent = valued(many(connections=32), size=lambda _, c: 1400 if c < 12 else 92)
+    for code, expected in (
+        ("physical_loss", ["size"]),
+        ("foreign_flow_entry", ["source_port"]),
+        ("unknown", ["size", "source_port"]),
+    ):
+        assert fields(lose(sent, lambda p: p.values["size"] == 1400, code)) == expected, code
+
+
 def test_a_state_that_is_not_known_of_all() -> None:
     sent = valued(many(), conntrack_state=lambda _, c: "est" if c * 7 % 5 < 2 else "new")
-    found = lose(sent, lambda p: p.values["conntrack_state"] == "est", "acl_drop")
+    found = lose(sent, lambda p: p.values["conntrack_state"] == "est", "unknown")
     found = [
         replace(p, values={k: v for k, v in p.values.items() if k != "conntrack_state"}) if n in (0, 3, 5) else p
         for n, p in enumerate(found)

@@ -9,7 +9,7 @@ from vtrace.attribute.cause import CANDIDATE, CONCLUDED, Cause
 from vtrace.model.answer import ObjectRef
 from vtrace.model.inventory import Inventory, LogicalDatapath, Nat
 from vtrace.model.record import LogRecord
-from vtrace.model.task import Alias, Pair, TrafficFilter
+from vtrace.model.task import Alias, Direction, Pair
 
 # Addresses that nobody answers to across the Internet (RFC 1918, RFC 6598, RFC 4193).
 _PRIVATE = tuple(
@@ -56,7 +56,7 @@ def unaddressable(pair: Pair, inventory: Inventory) -> Cause | None:
     own = pair.destination
     if not own.ports or not pair.source.outside or is_private(pair.source.address):
         return None
-    if any(_leads_in(alias, pair.traffic) for alias in own.aliases) or not all(map(is_private, own.addresses)):
+    if any(_leads_in(alias, pair) for alias in own.aliases) or not all(map(is_private, own.addresses)):
         return None
     around = {key for port in inventory.ends(own) for key in inventory.reach(port.datapath)}
     routers = [d for d in inventory.datapaths if d.key in around and d.kind != "vswitch"]
@@ -76,11 +76,17 @@ def unaddressable(pair: Pair, inventory: Inventory) -> Cause | None:
     )
 
 
-def _leads_in(alias: Alias, traffic: TrafficFilter) -> bool:
-    """Whether traffic like this may be for an alias: a floating address, or a VIP of its protocol and port."""
+def _leads_in(alias: Alias, pair: Pair) -> bool:
+    """Whether a pair's packets may be for an alias: a floating address, a VIP of their protocol and port.
+
+    Answers may also be for an address that the router gave its packets on their way out.
+    """
+    if alias.kind == "translated":
+        return pair.direction is Direction.REPLY
+    traffic = pair.traffic
     protocol = not (alias.proto and traffic.proto) or alias.proto == traffic.proto
     port = not alias.port or traffic.dport in (None, alias.port, alias.own_port)
-    return alias.kind != "translated" and protocol and port
+    return protocol and port
 
 
 def is_private(address: str) -> bool:

@@ -281,6 +281,12 @@ def test_with_a_way_in_nobody_sends(alias: Alias) -> None:
     assert alias.address in (found.why.fix or "")
 
 
+def test_answers_come_in_by_the_address_their_questions_left_with() -> None:
+    answers = replace(from_outside(Alias(address="203.0.113.20", kind="translated")), direction=Direction.REPLY)
+    found = only(attribute(case([], pairs=[answers], inventory=EDGE)))
+    assert told(found)[0] == "source_silent"
+
+
 def test_a_dead_gateway_lets_nothing_in() -> None:
     dead = with_port(EDGE, "cr-r1-public", chassis="", standby=())
     found = only(attribute(case([], pairs=[from_outside(FLOATS)], inventory=dead)))

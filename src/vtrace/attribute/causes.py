@@ -117,7 +117,9 @@ def _translation_error(inspection: Inspection, inventory: Inventory) -> Cause | 
         actor="provider",
         summary=f"Open vSwitch could not translate it: {text}{round_text(inspection, inventory)}",
         object=ObjectRef(type="Chassis", name=inspection.chassis),
-        fix=loop_fix(inspection, inventory),
+        fix=loop_fix(inspection, inventory)
+        or f"on {inventory.server(inspection.chassis)}: the trace in the evidence, which tables does it pass again and "
+        "again? ovs-appctl coverage/show",
         place=here(step),
     )
 
@@ -203,6 +205,8 @@ def _ct_invalid(step: ResolvedStep, inventory: Inventory) -> Cause:
         actor="guest",
         summary=f"conntrack called it invalid and {device_name(inventory, step)} drops such packets",
         object=ObjectRef(type="Logical_Flow", name=step.object.stage),
+        fix="on its server: ovs-appctl dpctl/dump-conntrack: does conntrack know the connection, and see both its "
+        "directions? Begin it anew if it was forgotten",
         place=here(step),
     )
 

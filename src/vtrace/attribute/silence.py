@@ -284,7 +284,8 @@ def _balanced_away(case: Case, pair: Pair, others: int) -> Why:
 
 def _silent(case: Case, pair: Pair) -> Why:
     port = next(iter(case.inventory.ends(pair.source)), None)
-    answered = any(n.pair == pair.index and n.answers for n in case.neighbors)
+    asked = [n for n in case.neighbors if n.pair == pair.index]
+    answered = any(n.answers for n in asked)
     rest = "though its ARP or ND requests were answered" if answered else "no ARP or ND request either"
     return Why(
         code="source_silent",
@@ -294,6 +295,14 @@ def _silent(case: Case, pair: Pair) -> Why:
             type=port_type(case.inventory),
             uuid=port.nb_uuid if port else "",
             name=port.name if port else pair.source.name,
+        ),
+        evidence=(
+            Evidence(
+                source=f"entries at the interface of {port.name if port else pair.source.name}",
+                text=f"0 packets of this traffic, {sum(n.requests for n in asked)} ARP or ND requests, "
+                f"{sum(n.answers for n in asked)} answers",
+                chassis=case.inventory.server(port.chassis) if port else "",
+            ),
         ),
         fix=f"check that {pair.source.name} sends to {pair.destination.address}: its address, routes and firewall",
     )
@@ -394,6 +403,13 @@ def _not_answering(case: Case, pair: Pair, found: Sequence[Ending]) -> Verdict |
                 type=port_type(case.inventory),
                 uuid=port.nb_uuid if port else "",
                 name=port.name if port else pair.destination.name,
+            ),
+            evidence=(
+                Evidence(
+                    source=f"counting entries at the interface of {port.name if port else pair.destination.name}",
+                    text="0 packets, 0 TCP resets and 0 ICMP errors came back",
+                    chassis=case.inventory.server(port.chassis) if port else "",
+                ),
             ),
             fix=f"{'behind the provider network' if outside else f'in {pair.destination.name}'}: does something "
             "listen, and does its firewall let it answer?",

@@ -56,12 +56,13 @@ def markdown(outcomes: Sequence[Outcome], command: str) -> str:
     lines += ["## By mode, kind of traffic and protocol", "", "| | cases | all three right |", "|---|---|---|"]
     for name, key in (("mode", _mode), ("traffic", _kind), ("protocol", _proto), ("machine busy", _busy)):
         lines += [f"| {name}: {label} | {count} | {share:.1%} |" for label, count, share in _shares(outcomes, key)]
-    lines += ["", "## By reason code", "", "| code | cases | all three right | else given |", "|---|---|---|---|"]
+    lines += ["", "## Confusion: what was given for each right code", ""]
+    lines += ["| code | cases | all three right | code right | else given |", "|---|---|---|---|---|"]
     table = confusion(outcomes)
     for label, count, share in _shares([o for o in outcomes if len(o.codes) < 2], _code):
         code = "" if label == "healthy" else label
         others = [f"{given or 'none'} {n}" for given, n in table.get(code, Counter()).most_common() if given != code]
-        lines.append(f"| {label} | {count} | {share:.1%} | {', '.join(others)} |")
+        lines.append(f"| {label} | {count} | {share:.1%} | {table.get(code, Counter())[code]} | {', '.join(others)} |")
     lines += ["", "## Wrong cases", "", "| case | injected | traffic | wrong | given |", "|---|---|---|---|---|"]
     for outcome in sorted(outcomes, key=lambda o: o.case.number):
         judgement = outcome.judgement

@@ -72,6 +72,7 @@ def _faults(args: argparse.Namespace) -> int:
         "machine": figures.machine(),
         "commit": " ".join(found["commits"]),
         "command": command,
+        "confusion": {code or "healthy": dict(given) for code, given in sorted(report.confusion(done).items())},
     }
     if args.json:
         args.json.write_text(json.dumps(document, indent=1) + "\n")

@@ -107,7 +107,8 @@ def _faults(faults: Sequence[Fault], kind: Kind, mode: str, rng: random.Random) 
 
 def _can_be_second(fault: Fault) -> bool:
     """Whether it touches the packets of its own pair only, and any pair will do."""
-    return not fault.alone and not fault.packets.to_alias and "reply" not in fault.needs
+    alias = fault.packets.to_alias or fault.packets.from_alias
+    return not fault.alone and not alias and "reply" not in fault.needs
 
 
 def _go_together(one: Fault, other: Fault) -> bool:

@@ -130,6 +130,7 @@ class Traffic(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     packets: tuple[int, int] = (30, 60)
     flows: tuple[int, int] = (1, 4)
     to_alias: bool = False
+    from_alias: bool = False
     new: bool = False
 
 

@@ -165,8 +165,9 @@ def _way(
         name = rng.choice(list(dict.fromkeys(found.name for found in fitting)))
         return rng.choice([found for found in fitting if found.name == name])
     alias = any(fault.packets.to_alias for fault in faults)
+    from_alias = any(fault.packets.from_alias for fault in faults)
     for _ in range(0 if case.kind != "vpc" else TRIES):
-        found = way.inside(state, rng, alias=alias, other_than=other_than)
+        found = way.inside(state, rng, alias=alias, from_alias=from_alias, other_than=other_than)
         if fits(found):
             ports = (found.client, found.server)
             by_name = any(fault.by_name for fault in faults)

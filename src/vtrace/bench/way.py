@@ -124,31 +124,48 @@ def both(addresses: tuple[str, ...]) -> tuple[str, str]:
     return (found[0] or [""])[0], (found[1] or [""])[0]
 
 
-def inside(state: LabState, rng: random.Random, *, alias: bool = False, other_than: Way | None = None) -> Way:
+def inside(
+    state: LabState,
+    rng: random.Random,
+    *,
+    alias: bool = False,
+    from_alias: bool = False,
+    other_than: Way | None = None,
+) -> Way:
     """A way between two VMs of one VPC, drawn.
 
     Args:
         alias: the receiver has to have an alias, which is what is sent to.
+        from_alias: the sender has to have one, which it sends from.
         other_than: the way of a first fault: the same sender and direction, another receiver.
     """
     ends = [
         (one, other)
         for one, other in itertools.permutations(state.vms, 2)
-        if one.vpc == other.vpc and (other.aliases or not alias)
+        if one.vpc == other.vpc and (other.aliases or not alias) and (one.aliases or not from_alias)
     ]
     if other_than is not None:
         ends = [(a, b) for a, b in ends if a.name == other_than.client and b.name != other_than.server]
     client, server = rng.choice(ends)
     direction: Literal["forward", "reply"] = "forward"
-    if other_than.direction == "reply" if other_than else (not alias and rng.random() < 0.25):
+    if other_than.direction == "reply" if other_than else (not (alias or from_alias) and rng.random() < 0.25):
         direction = "reply"
-    return _between(client, server, direction, rng, alias=alias)
+    return _between(client, server, direction, rng, alias=alias, from_alias=from_alias)
 
 
 def _between(
-    client: LabVm, server: LabVm, direction: Literal["forward", "reply"], rng: random.Random, *, alias: bool
+    client: LabVm,
+    server: LabVm,
+    direction: Literal["forward", "reply"],
+    rng: random.Random,
+    *,
+    alias: bool,
+    from_alias: bool,
 ) -> Way:
-    own, there = both(client.addresses), both(server.aliases if alias else server.addresses)
+    own, there = (
+        both(client.aliases if from_alias else client.addresses),
+        both(server.aliases if alias else server.addresses),
+    )
     sender, receiver = (client, server) if direction == "forward" else (server, client)
     src, dst = (own, there) if direction == "forward" else (there, own)
     name = f"{'switched' if sender.switch == receiver.switch else 'routed'}-"

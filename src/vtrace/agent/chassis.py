@@ -245,9 +245,9 @@ class ChassisAgent:
         """The bridge's tunnel ports as they are now."""
         return (await ovs_bridge.read_bridge(self._rundir, self._bridge)).tunnels
 
-    async def standing(self, datapaths: Sequence[int]) -> Standing:
-        """The entries that stand for logical datapaths, and how ovn-controller is."""
-        return await standing(self._ofctl, self._rundir, datapaths)
+    async def standing(self, datapaths: Sequence[int], ct_zone: int = 0) -> Standing:
+        """The entries that stand for logical datapaths, how ovn-controller is, and how full a conntrack zone."""
+        return await standing(self._ofctl, self._rundir, datapaths, ct_zone)
 
     async def cached_packets(self, question: SiteQuestion) -> int:
         """Packets that the datapath's cache counts of what a question without headers is about."""

@@ -8,6 +8,7 @@ import anyio
 
 from vtrace.collect.link import Standing
 from vtrace.errors import CannotWorkError, ProtocolError
+from vtrace.model.inspection import CtZone
 from vtrace.ovs.ofctl import OfCtl
 from vtrace.ovs.unixctl import UnixctlError, call, ctl_path
 
@@ -16,12 +17,31 @@ _DAEMON = "ovn-controller"
 _ANSWER_S = 1.0
 
 
-async def standing(ofctl: OfCtl, rundir: str, datapaths: Sequence[int]) -> Standing:
-    """The entries of logical datapaths, by table, priority and cookie, and the state of ovn-controller."""
+async def standing(ofctl: OfCtl, rundir: str, datapaths: Sequence[int], ct_zone: int) -> Standing:
+    """The entries of logical datapaths, by table, priority and cookie, the state of ovn-controller, and of a zone."""
     found: list[tuple[int, int, int]] = []
     for key in datapaths:
         found += [(e.table, e.priority, e.cookie) for e in await ofctl.dump_entries(match=f"metadata=0x{key:x}")]
-    return Standing(controller=await controller_state(rundir), entries=tuple(found))
+    zones = await ct_limits(rundir, ct_zone) if ct_zone else ()
+    return Standing(controller=await controller_state(rundir), entries=tuple(found), ct_zones=zones)
+
+
+async def ct_limits(rundir: str, zone: int) -> tuple[CtZone, ...]:
+    """How full a conntrack zone is; nothing where Open vSwitch does not tell."""
+    try:
+        return parse_limits(await call(ctl_path(rundir), "dpctl/ct-get-limits", f"zone={zone}", timeout_s=_ANSWER_S))
+    except CannotWorkError:
+        return ()
+
+
+def parse_limits(text: str) -> tuple[CtZone, ...]:
+    """Lines such as `zone=3,limit=10,count=7`; the line of the default limit is none of a zone."""
+    words = (dict(w.partition("=")[::2] for w in line.strip().split(",")) for line in text.splitlines())
+    return tuple(
+        CtZone(zone=int(w["zone"]), limit=int(w["limit"]), count=int(w["count"]))
+        for w in words
+        if all(w.get(name, "").isdecimal() for name in ("zone", "limit", "count"))
+    )
 
 
 async def controller_state(rundir: str) -> str:

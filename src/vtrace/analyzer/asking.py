@@ -247,8 +247,8 @@ class Asking:
         rootless = orphans(without_row(found))
         if (cause is not None and cause.code == "foreign_flow_entry" and not rootless) or not found.steps:
             return found
-        standing = await self._standing_on(chassis, datapaths_of(found))
-        found = replace(found, controller=standing.controller)
+        standing = await self._standing_on(chassis, datapaths_of(found), found.ct_zone if found.ct_new else 0)
+        found = replace(found, controller=standing.controller, ct_zones=standing.ct_zones)
         if rootless and standing.controller:
             found = outdated(found, rootless)
         if found.lagging:
@@ -257,12 +257,12 @@ class Asking:
         lagging = lagging or await self._lag.missing_row(found, standing, survey.layout, self._inventory)
         return replace(found, lagging=lagging)
 
-    async def _standing_on(self, chassis: str, datapaths: Sequence[int]) -> Standing:
+    async def _standing_on(self, chassis: str, datapaths: Sequence[int], ct_zone: int) -> Standing:
         """What stands there for these datapaths; a dump takes the bridge some time, so one serves several flows."""
-        key = (chassis, *datapaths)
+        key = (chassis, ct_zone, *datapaths)
         at_s, known = self._standing.get(key, (-math.inf, Standing()))
         if time.monotonic() - at_s >= STANDING_S:
-            at_s, known = time.monotonic(), await self._agents[chassis].standing(datapaths)
+            at_s, known = time.monotonic(), await self._agents[chassis].standing(datapaths, ct_zone)
             self._standing[key] = (at_s, known)
         return known
 

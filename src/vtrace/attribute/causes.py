@@ -11,6 +11,7 @@ from vtrace.attribute import fixes
 from vtrace.attribute.cause import CANDIDATE, CONCLUDED, SEEN_ACTING, Cause, here, last_step, step_text, trace_evidence
 from vtrace.attribute.cause import rfc3339 as rfc3339
 from vtrace.attribute.causes_balancer import balancer
+from vtrace.attribute.causes_conntrack import ct_invalid, ct_limit
 from vtrace.attribute.causes_fragment import dropped_by_mode, refused_by_conntrack
 from vtrace.attribute.causes_gateway import gateway, other_bridge
 from vtrace.attribute.causes_lagging import lagging_bridge
@@ -149,7 +150,7 @@ def _logical_drop(inspection: Inspection, inventory: Inventory) -> Cause | None:
         actor="unknown",
         summary=f"a logical flow of stage {step.object.stage} of {device_name(inventory, step)} dropped it: "
         f"{step.object.match}",
-        object=ObjectRef(type="Logical_Flow", name=step.object.stage),
+        object=ObjectRef(type="Logical_Flow", uuid=step.object.flow_uuid, name=step.object.stage),
         confidence=CANDIDATE,
         place=here(step),
     )
@@ -161,7 +162,7 @@ def _acl(inspection: Inspection, step: ResolvedStep, inventory: Inventory) -> Ca
         # Since 23.06 the stage that drops has no row: it carries out what an entry of the stage before it decided.
         acl = _decided(inspection, step)
         if acl.object.row_table != "ACL" and "ct.inv" in acl.object.match:
-            return _blocked(step, inventory) if "+rpl" in acl.match else _ct_invalid(step, inventory)
+            return _blocked(step, inventory) if "+rpl" in acl.match else ct_invalid(inspection, step, inventory)
         if acl.object.row.get("action") not in ("drop", "reject"):
             return None
     row = acl.object.row
@@ -195,18 +196,6 @@ def _blocked(step: ResolvedStep, inventory: Inventory) -> Cause:
         summary=f"an ACL of {switch} blocks the connection's other direction, so its replies are dropped too",
         object=ObjectRef(type="ACL"),
         fix=f"ovn-nbctl acl-list {switch}",
-        place=here(step),
-    )
-
-
-def _ct_invalid(step: ResolvedStep, inventory: Inventory) -> Cause:
-    return Cause(
-        code="ct_invalid",
-        actor="guest",
-        summary=f"conntrack called it invalid and {device_name(inventory, step)} drops such packets",
-        object=ObjectRef(type="Logical_Flow", name=step.object.stage),
-        fix="on its server: ovs-appctl dpctl/dump-conntrack: does conntrack know the connection, and see both its "
-        "directions? Begin it anew if it was forgotten",
         place=here(step),
     )
 
@@ -385,6 +374,7 @@ _RULES: tuple[Rule, ...] = (
     _operator_entry,
     _foreign_entry,
     lagging_bridge,
+    ct_limit,
     _translation_error,
     _logical_drop,
     other_bridge,

@@ -12,7 +12,7 @@ import msgspec
 from anyio.streams.memory import MemoryObjectReceiveStream
 
 from vtrace.errors import CannotWorkError
-from vtrace.model.inspection import SiteReport
+from vtrace.model.inspection import CtZone, SiteReport
 from vtrace.model.openflow import BridgeLayout, BridgePort, TunnelPort
 from vtrace.model.plain import PlainLayout
 from vtrace.model.plan import Claim, LocalVif, PlannedEntry
@@ -129,6 +129,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
 
     controller: str = ""
     entries: tuple[tuple[int, int, int], ...] = ()
+    ct_zones: tuple[CtZone, ...] = ()
 
 
 class AgentCost(msgspec.Struct, frozen=True, kw_only=True):
@@ -196,8 +197,8 @@ class AgentLink(Protocol):
         """The bridge's tunnel ports as they are now."""
         ...
 
-    async def standing(self, datapaths: Sequence[int]) -> Standing:
-        """The entries that stand for logical datapaths, and how ovn-controller is."""
+    async def standing(self, datapaths: Sequence[int], ct_zone: int = 0) -> Standing:
+        """The entries that stand for logical datapaths, how ovn-controller is, and how full a conntrack zone."""
         ...
 
     async def cached_packets(self, question: SiteQuestion) -> int:

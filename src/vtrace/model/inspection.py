@@ -77,6 +77,14 @@ class RefusedFragments(msgspec.Struct, frozen=True, kw_only=True):
     shortest: int = 0
 
 
+class CtZone(msgspec.Struct, frozen=True, kw_only=True):
+    """A conntrack zone: how many connections it may have (0: any number), and has."""
+
+    zone: int
+    limit: int
+    count: int
+
+
 class Inspection(msgspec.Struct, frozen=True, kw_only=True):
     """The on-site forwarding condition of one flow on one chassis at one time.
 
@@ -100,6 +108,8 @@ class Inspection(msgspec.Struct, frozen=True, kw_only=True):
         lagging: why the bridge is known to lag behind the southbound database; empty if it is not.
         dst, next_hop, eth_dst: the addresses that the last look-up saw; empty where not known. `next_hop` is that which
             a router chose.
+        ct_zone: the conntrack zone that it was last looked up in; `ct_new` says that it was a new connection there.
+        ct_zones: how full zones are that it passed, where that was asked.
         others: ports on its way that the task's inventory does not have.
         controller: what keeps the server's ovn-controller from its work, where that was asked; empty if nothing.
         exits: the devices by which it would leave the server in the end: the underlay's for a tunnel.
@@ -133,6 +143,9 @@ class Inspection(msgspec.Struct, frozen=True, kw_only=True):
     dst: str = ""
     next_hop: str = ""
     eth_dst: str = ""
+    ct_zone: int = 0
+    ct_new: bool = False
+    ct_zones: tuple[CtZone, ...] = ()
     log_to_physical: int = 0
     text: str = ""
     exits: tuple[PortReading, ...] = ()

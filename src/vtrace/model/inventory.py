@@ -238,11 +238,13 @@ class OvnObject(msgspec.Struct, frozen=True, kw_only=True):
 
     `kind` is "logical_flow", "physical" (a Port_Binding, Multicast_Group, … row), "default" (one of OVN's own
     cookie-0 entries), "ours" or "foreign" (no row has this cookie).
-    `stage` is the logical flow's stage name ("ls_out_acl"); `row_*` name the NB row behind it (stage-hint).
+    `stage` is the logical flow's stage name ("ls_out_acl"), `flow_uuid` its row; `row_*` name the NB row behind it
+    (stage-hint).
     """
 
     kind: str
     stage: str = ""
+    flow_uuid: str = ""
     match: str = ""
     actions: str = ""
     row_table: str = ""

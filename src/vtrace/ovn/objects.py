@@ -16,7 +16,7 @@ from vtrace.model.openflow import BridgeLayout, TraceStep
 from vtrace.ovn.databases import OvnDatabases, port_groups
 from vtrace.ovn.other_ports import read_port
 from vtrace.ovn.ovsdb import Database, Row, as_tuple, uuid_ref
-from vtrace.ovs.trace_packet import addresses
+from vtrace.ovs.trace_packet import last_seen
 
 FOREIGN = OvnObject(kind="foreign")
 DEFAULT = OvnObject(kind="default")
@@ -75,7 +75,7 @@ class ObjectResolver:
                 elsewhere.append(_as_it_is(step))
         return Inspection(
             others=await self._others(steps),
-            **addresses(report.trace.text),
+            **last_seen(report.trace.text),
             chassis=report.chassis,
             bridge=bridge or "br-int",
             pair=report.pair,
@@ -168,7 +168,9 @@ class ObjectResolver:
 
     async def _from_logical_flow(self, row: Row, datapath: LogicalDatapath) -> OvnObject:
         stage = row["external_ids"].get("stage-name", "")
-        found = OvnObject(kind="logical_flow", stage=stage, match=row["match"], actions=row["actions"])
+        found = OvnObject(
+            kind="logical_flow", stage=stage, flow_uuid=row["_uuid"], match=row["match"], actions=row["actions"]
+        )
         hint = row["external_ids"].get("stage-hint", "")
         if not hint:
             return found
@@ -246,6 +248,7 @@ def _with_row(found: OvnObject, table: str, row: Row, owner_table: str, owner: s
     return OvnObject(
         kind=found.kind,
         stage=found.stage,
+        flow_uuid=found.flow_uuid,
         match=found.match,
         actions=found.actions,
         row_table=table,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping
+from typing import TypedDict
 
 import msgspec
 
@@ -41,6 +42,16 @@ class LookUp(msgspec.Struct, frozen=True, kw_only=True):
     fields: Mapping[str, int]
 
 
+class LastSeen(TypedDict):
+    """Addresses, empty where not known; the conntrack zone, 0 where not known; whether conntrack calls it new."""
+
+    dst: str
+    next_hop: str
+    eth_dst: str
+    ct_zone: int
+    ct_new: bool
+
+
 def look_ups(text: str) -> tuple[LookUp, ...]:
     """The look-ups of a trace; what can't be read of a packet is left out of its fields."""
     found: list[LookUp] = []
@@ -59,10 +70,11 @@ def look_ups(text: str) -> tuple[LookUp, ...]:
     return tuple(found)
 
 
-def addresses(text: str) -> dict[str, str]:
-    """What the last look-up of a trace saw: `dst`, `eth_dst` and, in a router, `next_hop` (ovn-northd(8)).
+def last_seen(text: str) -> LastSeen:
+    """What the last look-up of a trace saw of the packet (ovn-northd(8), ovn-architecture(7)).
 
-    A router keeps the next hop in the first register, for IPv6 in the first four.
+    A router keeps the next hop in the first register, for IPv6 in the first four; a switch its port's conntrack zone
+    in register 13.
     """
     found = look_ups(text)
     fields = found[-1].fields if found else {}
@@ -75,6 +87,8 @@ def addresses(text: str) -> dict[str, str]:
         "dst": str(address(dst)) if dst is not None else "",
         "next_hop": str(address(hop)) if hop else "",
         "eth_dst": ":".join(f"{mac >> shift & 0xFF:02x}" for shift in range(40, -1, -8)) if mac is not None else "",
+        "ct_zone": fields.get("reg13", 0) & 0xFFFF,
+        "ct_new": bool(fields.get("ct.new")),
     }
 
 

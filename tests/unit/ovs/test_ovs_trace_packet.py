@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vtrace.ovs.trace_packet import addresses, look_ups
+from vtrace.ovs.trace_packet import last_seen, look_ups
 
 TEXT = """Flow: udp,in_port=4,tun_id=0x1,vlan_tci=0x0000,dl_src=0a:00:01:00:00:02,dl_dst=0a:00:00:00:00:04,nw_src=10.1.1.11,nw_dst=10.1.2.11,nw_ttl=63,tp_src=30001,tp_dst=5432
 
@@ -70,12 +70,23 @@ def test_what_was_copied_from_elsewhere_is_not_known() -> None:
     assert "dl_dst" not in look_ups(RESUMED)[-1].fields
 
 
+NO_CT = {"ct_zone": 0, "ct_new": False}
+
+
 def test_addresses_at_the_last_look_up() -> None:
     four = TEXT.replace("set_field:0x1->reg13", "set_field:0xa010214->reg0").replace(
         "    set_field:0x8", "    unknown:0x8"
     )
-    assert addresses(four) == {"dst": "10.1.2.11", "next_hop": "10.1.2.20", "eth_dst": "0a:00:00:00:00:09"}
-    assert addresses(RESUMED) == {"dst": "fd00::2", "next_hop": "", "eth_dst": ""}
+    assert last_seen(four) == {"dst": "10.1.2.11", "next_hop": "10.1.2.20", "eth_dst": "0a:00:00:00:00:09", **NO_CT}
+    assert last_seen(RESUMED) == {"dst": "fd00::2", "next_hop": "", "eth_dst": "", **NO_CT}
     six = RESUMED.replace("ct_clear", "set_field:0xfd000000000000000000000000000007->xxreg0")
-    assert addresses(six)["next_hop"] == "fd00::7"
-    assert addresses("") == {"dst": "", "next_hop": "", "eth_dst": ""}
+    assert last_seen(six)["next_hop"] == "fd00::7"
+    assert last_seen("") == {"dst": "", "next_hop": "", "eth_dst": "", **NO_CT}
+
+
+def test_conntrack_zone_and_state_at_the_last_look_up() -> None:
+    text = (
+        RESUMED.replace("reg14=0x2", "reg13=0x3,reg14=0x2").replace("est|trk", "new|trk").replace("    ct_clear\n", "")
+    )
+    found = last_seen(text)
+    assert (found["ct_zone"], found["ct_new"]) == (3, True)

@@ -129,7 +129,7 @@ def _as_sent(packets: Sequence[Traits]) -> list[Traits]:
 def _fields(packets: Sequence[Traits], scopes: int) -> list[Finding]:
     """The fields that separate these packets, the simplest first; none if none does."""
     tried = [name for name in _CHOOSERS if len({t.values[name] for t in packets if name in t.values}) > 1]
-    tries = (len(tried) + 1) * scopes
+    tries = max(1, len(tried) + (len({t.servers for t in packets}) > 1)) * scopes
     found = [_field(name, packets, tries) for name in tried]
     found.append(_server(packets, tries))
     return _simplest([one for one in found if one is not None], [t for t in packets if t.lost])

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
+import threading
 from collections.abc import Iterator
 
 import pytest
 from faults import answers
 from faults.facts import Facts
 from faults.model import Do, Expect, Pair
-from faults.running import Traffic, apply, eventually, watching
+from faults.running import Traffic, apply, eventually, lab_command, watching
 
 pytestmark = pytest.mark.lab
 
@@ -141,3 +145,42 @@ def test_a_guest_that_refuses_what_is_above_its_own_mtu(facts: Facts, traffic: T
     )
     answer = diagnose(facts, traffic, pair, commands, at_interface(pair, "vif_queue_full"), LONG_PINGS)
     assert answer.document["packets"]["dropped"] == PACKETS, answer.text()
+
+
+@contextlib.contextmanager
+def halting(process: int) -> Iterator[None]:
+    """Stops a process of the lab for more than half of the time."""
+    done = threading.Event()
+
+    def run() -> None:
+        while not done.is_set():
+            os.kill(process, signal.SIGSTOP)
+            done.wait(1.5)
+            os.kill(process, signal.SIGCONT)
+            done.wait(1.0)
+
+    halts = threading.Thread(target=run)
+    halts.start()
+    try:
+        yield
+    finally:
+        done.set()
+        halts.join()
+        os.kill(process, signal.SIGCONT)
+
+
+def test_a_server_that_has_no_time_for_its_packets(facts: Facts, traffic: Traffic) -> None:
+    """Another VM's packets fill the socket while ovs-vswitchd stands still; the pair's are too few to be cut."""
+    pair, other = facts.pair("switched-remote", 4), facts.bystander(facts.pair("switched-remote", 4))
+    words = ("--from", other, "--to", pair.destination, "--proto", "udp", "--rate", "400", "--size", "1300")
+    traffic.ids.append(lab_command(facts, "traffic", "start", *words).strip())
+    process = int(facts.execute(pair.destination_server, "sh", "-c", "cat $OVS_RUNDIR/ovs-vswitchd.pid"))
+    traffic.ping(pair, ("-i", "0.05", "-s", "60", pair.dst), 0)
+    args = ("--from", pair.source, "--to", pair.destination, "--proto", "icmp", "--packets", "200")
+    with halting(process):
+        answer = answers.diagnose(facts, *args, "--timeout", "20")
+    expect = Expect(
+        "dropped", pair.destination_server, pair.destination_switch, code="vswitch_overload", object_type="Chassis"
+    )
+    answers.check_expected(answer, expect, facts)
+    assert answer.document["packets"]["delivered"] > 0, answer.text()

@@ -8,30 +8,25 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 import anyio
 
 from vtrace.agent.cached import Wanted, colors, is_neighbor_discovery, likely_passes
+from vtrace.agent.counters import DATAPATH, READ_EVERY_S, Counters, kind_of
 from vtrace.agent.ways import Ways, tunnel_bytes
 from vtrace.collect.link import NothingCachedError, SiteQuestion
 from vtrace.color import registry
 from vtrace.errors import VTraceError
-from vtrace.model.inspection import MeterReading, PortReading, RefusedFragments, SiteReport
+from vtrace.model.inspection import PortReading, SiteReport
 from vtrace.model.openflow import BridgeLayout, BridgePort, DatapathFlow, Trace
-from vtrace.ovs import bridge as ovs_bridge
 from vtrace.ovs import datapath, unixctl
 from vtrace.ovs import trace as ovs_trace
 from vtrace.ovs.bridge import BridgeFacts
-from vtrace.ovs.ipf import fragment_counters
 from vtrace.ovs.ofctl import OfCtl
-from vtrace.ovs.queues import DeviceQueue, device_queues
 
 MIN_INTERVAL_S = 0.02
-READ_EVERY_S = 0.3
 _TUNNEL_PORTS = {"geneve": "genev_sys_6081", "vxlan": "vxlan_sys_4789", "stt": "stt_sys_7471"}
-# The userspace datapath's name is always this (ovs-vswitchd(8)).
-DATAPATH = "netdev@ovs-netdev"
 
 
 class Inspector:
@@ -43,32 +38,16 @@ class Inspector:
         self._ofctl = ofctl
         self._facts: BridgeFacts | None = None
         self._layout: BridgeLayout | None = None
-        self._meters_before: dict[int, int] = {}
-        self._ports_before: dict[str, BridgePort] = {}
         self._turn = anyio.Lock()
         self._passes: dict[int, tuple[float, list[DatapathFlow]]] = {}
-        self._read: tuple[tuple[MeterReading, ...], BridgeFacts] | None = None
-        self._queues: dict[str, DeviceQueue] = {}
-        self._queues_before: dict[str, DeviceQueue] = {}
-        self._counted: dict[str, dict[str, int]] = {}
-        self._counted_before: dict[str, dict[str, int]] = {}
-        self._read_s = 0.0
-        self._began_s = 0.0
+        self._counters = Counters(rundir, bridge, ofctl)
         self._ways = Ways()
-        self._fragments_before: dict[str, dict[str, int]] = {}
         # The logical ports of interfaces, where these do not say it themselves.
         self.named: Mapping[str, str] = {}
 
     async def begin(self, facts: BridgeFacts, layout: BridgeLayout) -> None:
         """Notes the counters at the beginning of a task, so that inspections tell what was dropped since."""
-        if self._facts is None:
-            self._began_s = time.monotonic()
-            self._meters_before = {m.meter_id: m.band_packets for m in await self._ofctl.meters()}
-            path = unixctl.ctl_path(self._rundir, "ovs-vswitchd")
-            self._fragments_before, _ = await fragment_counters(path)
-            self._queues_before = await device_queues(self._rundir)
-            self._counted_before = await self._ofctl.port_counters()
-            self._ports_before = {p.name: p for p in (*facts.ports, *facts.others)}
+        await self._counters.begin(facts)
         self._facts = facts
         self._layout = layout
 
@@ -116,9 +95,9 @@ class Inspector:
                 # A trace has no hash to choose a load balancer's backend by: only cached flows know.
                 raise NothingCachedError("The datapath caches no flow past the load balancer", path)
             outcome, outputs = self._outcome(found)
-            meters, now = await self._readings()
-            exits = self._named_readings(now, await self._ways.out(path, self._kind(), found))
-            entrances = self._named_readings(now, await self._into(path, question))
+            await self._counters.read()
+            exits = await self._ways.out(path, kind_of(self._facts), found)
+            entrances = await self._into(path, question)
             report = SiteReport(
                 chassis=self._facts.system_id if self._facts else "",
                 bridge=self._bridge,
@@ -135,12 +114,13 @@ class Inspector:
                 outcome=outcome,
                 outputs=outputs,
                 real_drop=datapath.ends_in_drop(flows[-1]) if flows else None,
-                meters=meters,
-                ports=self._port_readings(now),
-                exits=exits,
-                entrances=entrances,
+                meters=self._counters.meters(),
+                ports=self._readings(self._known()),
+                exits=self._readings(self._counters.named(exits)),
+                entrances=self._readings(self._counters.named(entrances)),
                 overhead_bytes=tunnel_bytes(found),
-                refused_fragments=await self._refused_fragments(path, flow),
+                refused_fragments=await self._counters.refused_fragments(path, flow),
+                lost_upcalls=await self._counters.lost_upcalls(path) if question.lost else 0,
             )
             await anyio.sleep(MIN_INTERVAL_S)
         return report
@@ -153,7 +133,7 @@ class Inspector:
         """
         wanted = Wanted.of(question)
         flows = [f for f in await self._recent(path, question.in_ofport) if wanted.may_be(f)]
-        since_s = time.monotonic() - self._began_s
+        since_s = time.monotonic() - self._counters.began_s
         # What was cached for packets of before says nothing of the task's.
         flows = [f for f in flows if datapath.ends_in_drop(f) and (f.unused_s is None or f.unused_s <= since_s)]
         if not flows:
@@ -227,98 +207,16 @@ class Inspector:
             return "controller", outputs
         return "drop", outputs
 
-    async def _readings(self) -> tuple[tuple[MeterReading, ...], BridgeFacts]:
-        """Meters and ports, read anew when the last reading is old: each takes a program to start."""
-        if self._read is None or time.monotonic() - self._read_s > READ_EVERY_S:
-            self._read = (await self._meter_readings(), await ovs_bridge.read_bridge(self._rundir, self._bridge))
-            self._queues = await device_queues(self._rundir)
-            self._counted = await self._ofctl.port_counters()
-            self._read_s = time.monotonic()
-        return self._read
-
-    async def _refused_fragments(self, path: str, flow: str) -> tuple[RefusedFragments, ...]:
-        """What conntrack took not of fragments since the task began, where a flow is one."""
-        if "ip_frag=" not in flow:
-            return ()
-        counters, shortest = await fragment_counters(path)
-        found = []
-        for family, now in counters.items():
-            before = self._fragments_before.get(family, {})
-            grown = {name: count - before.get(name, 0) for name, count in now.items() if count > before.get(name, 0)}
-            if grown:
-                length = shortest.get(family, 0)
-                found.append(RefusedFragments(datapath=DATAPATH, family=family, counts=grown, shortest=length))
-        return tuple(found)
-
     async def _into(self, path: str, question: SiteQuestion) -> tuple[str, ...]:
-        return await self._ways.into(path, self._kind(), question.entry) if question.lost else ()
+        return await self._ways.into(path, kind_of(self._facts), question.entry) if question.lost else ()
 
-    def _kind(self) -> str:
-        return (self._facts.datapath_type if self._facts else "") or "system"
+    def _readings(self, ports: Iterable[BridgePort]) -> tuple[PortReading, ...]:
+        return tuple(self._counters.reading(port, port.iface_id or self.named.get(port.name, "")) for port in ports)
 
-    async def _meter_readings(self) -> tuple[MeterReading, ...]:
-        return tuple(
-            MeterReading(
-                meter_id=m.meter_id,
-                rate=m.rate_pps,
-                cut_packets=m.band_packets - self._meters_before.get(m.meter_id, 0),
-            )
-            for m in await self._ofctl.meters()
-        )
-
-    def _queue_growth(self, device: str) -> tuple[int, int]:
-        """What a device's queue dropped, and sent, since the task began; one that was made meanwhile counts all."""
-        now, before = self._queues.get(device), self._queues_before.get(device)
-        if now is None:
-            return 0, 0
-        if before is None or before.kind != now.kind or before.dropped > now.dropped or before.packets > now.packets:
-            return now.dropped, now.packets
-        return now.dropped - before.dropped, now.packets - before.packets
-
-    def _port_readings(self, facts: BridgeFacts) -> tuple[PortReading, ...]:
-        known = [p for p in facts.ports if p.iface_id or p.name in self.named or p.kind == "patch"]
-        return tuple(self._reading(port, facts) for port in known)
-
-    def _named_readings(self, facts: BridgeFacts, names: Sequence[str]) -> tuple[PortReading, ...]:
-        """Readings of devices of any bridge."""
-        return tuple(self._reading(port, facts) for port in (*facts.ports, *facts.others) if port.name in names)
-
-    def _reading(self, port: BridgePort, facts: BridgeFacts) -> PortReading:
-        before = self._ports_before.get(port.name)
-        # The database's counters are up to 5 s old; the bridge's own ports have live ones.
-        live = self._counted.get(str(port.ofport), {}) if port in facts.ports else {}
-        same = before is not None and before.ofport == port.ofport
-        live_before = self._counted_before.get(str(port.ofport), {}) if same else {}
-
-        def grown(counter: str) -> int:
-            if counter in live:
-                return live[counter] - live_before.get(counter, 0)
-            return port.statistics.get(counter, 0) - (before.statistics.get(counter, 0) if before else 0)
-
-        queue = self._queues.get(port.name)
-        dropped, passed = self._queue_growth(port.name)
-
-        return PortReading(
-            name=port.name,
-            iface_id=port.iface_id or self.named.get(port.name, ""),
-            behind=port.behind,
-            cut_off=port.cut_off,
-            ofport=port.ofport,
-            kind=port.kind,
-            admin_up=port.admin_up,
-            link_up=port.link_up,
-            error=port.error,
-            tx_dropped=grown("tx_dropped"),
-            rx_dropped=grown("rx_dropped"),
-            tx_errors=grown("tx_errors"),
-            mtu=port.mtu,
-            segments=facts.segments,
-            tx_packets=grown("tx_packets"),
-            queue=queue.kind if queue else "",
-            queue_dropped=dropped,
-            queue_passed=passed,
-            limit=port.limit,
-        )
+    def _known(self) -> list[BridgePort]:
+        """The bridge's ports that lead to logical ports or other bridges."""
+        ports = self._counters.ports()
+        return [p for p in ports if p.iface_id or p.name in self.named or p.kind == "patch"]
 
 
 def _outputs(found: Trace, bridge: str) -> Iterable[str]:

@@ -180,12 +180,12 @@ class Links:
                     yield from self._told(tried, confidence)
                     break
 
-    def losses(self) -> Iterable[tuple[str, tuple[int, ...], int]]:
-        """Of each link: the sender, the endings of what it lost, and how many packets passed."""
-        for (sender, _), samples in self._sent.items():
+    def losses(self) -> Iterable[tuple[str, str, tuple[int, ...], int]]:
+        """Of each link: sender, receiver, the endings of what it lost, and how many packets passed."""
+        for (sender, receiver), samples in self._sent.items():
             lost = tuple(s.ending for s in samples if s.ending is not None)
             if lost:
-                yield sender, lost, len(samples) - len(lost)
+                yield sender, receiver, lost, len(samples) - len(lost)
 
     def _told(self, samples: Sequence[_Sample], confidence: float) -> Iterable[tuple[int, float, str, str]]:
         passed = [s.length for s in samples if s.ending is None]

@@ -17,6 +17,7 @@ from vtrace.attribute.causes_balancer import backend_down
 from vtrace.attribute.causes_elsewhere import astray, at_a_rival
 from vtrace.attribute.causes_gateway import silent_gateway
 from vtrace.attribute.causes_nat import untranslated
+from vtrace.attribute.causes_overload import lost_by_receiver, lost_on_the_way
 from vtrace.attribute.causes_size import (
     Links,
     longer_than_carried,
@@ -107,7 +108,7 @@ class _Endings:
                 links.note(row, len(found), ending.kind, ending.cause)
                 lasts.append(self._case.records[row["hops"][-1]])
                 found.append(ending)
-        self._by_queue_of_sender(found, links, lasts)
+        self._by_either_end(found, links, lasts)
         for number, confidence, seen, remedy in links.too_long():
             ending = found[number]
             if ending.cause is not None and ending.cause.code == "physical_loss":
@@ -119,16 +120,18 @@ class _Endings:
             found[number] = msgspec.structs.replace(found[number], kind="dropped", cause=cause)
         return found
 
-    def _by_queue_of_sender(self, found: list[Ending], links: Links, lasts: Sequence[LogRecord]) -> None:
-        """What did not come in at another server, where the queue of the sender's own device explains that."""
-        for sender, lost, passed in links.losses():
+    def _by_either_end(self, found: list[Ending], links: Links, lasts: Sequence[LogRecord]) -> None:
+        """What did not come in at another server, where the sender's device or the receiver's load explains that."""
+        for sender, receiver, lost, passed in links.losses():
             pairs = {found[number].pair for number in lost}
-            limit = dropped_by_sender(self._case, sender, pairs, len(lost), passed)
-            for number in lost if limit is not None else ():
+            server, cause = sender, dropped_by_sender(self._case, sender, pairs, len(lost), passed)
+            if cause is None:
+                server, cause = receiver, lost_by_receiver(self._case, receiver, pairs, len(lost), passed)
+            for number in lost if cause is not None else ():
                 last = lasts[number]
                 place = Place(datapath=last.datapath, in_key=last.in_key, out_key=last.out_key)
-                where = where_of(self._inventory, sender, place)
-                found[number] = msgspec.structs.replace(found[number], kind="dropped", where=where, cause=limit)
+                where = where_of(self._inventory, server, place)
+                found[number] = msgspec.structs.replace(found[number], kind="dropped", where=where, cause=cause)
 
     def _is_for_another(self, row: dict[str, Any]) -> bool:
         """Whether it went to a shared address (a VIP, a source NAT's) and was translated to another endpoint's."""
@@ -328,7 +331,7 @@ class _Endings:
             return "dropped", here, astray(port, last, wanted, name, self._inventory)
         if self._was_disturbed(last.chassis, last) or self._cut_explains(last.chassis):
             return "evidence_missing", here, None
-        return "dropped", here, _unknown(inspection, self._case)
+        return "dropped", here, lost_on_the_way(self._case, inspection) or _unknown(inspection, self._case)
 
     def _was_disturbed(self, chassis: str, last: LogRecord) -> bool:
         """Whether our entries on the chassis were taken off about the time of a record, so that none could follow."""

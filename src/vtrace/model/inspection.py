@@ -41,7 +41,8 @@ class PortReading(msgspec.Struct, frozen=True, kw_only=True):
     `behind` and `cut_off` are a patch's: the ports of the bridge at its other side, and whether none of them is up.
     `mtu` is the longest IP packet that it takes (0: not known); where `segments`, longer ones may go in pieces.
     `queue` is the kernel's queue before the device, which dropped `queue_dropped` and sent `queue_passed`; `limit` the
-    QoS that the database of Open vSwitch gives it.
+    QoS that the database of Open vSwitch gives it. Of `rx_packets` that came in `rx_lost` were dropped before they
+    were read.
     """
 
     name: str
@@ -63,6 +64,8 @@ class PortReading(msgspec.Struct, frozen=True, kw_only=True):
     queue_dropped: int = 0
     queue_passed: int = 0
     limit: str = ""
+    rx_packets: int = 0
+    rx_lost: int = 0
 
 
 class RefusedFragments(msgspec.Struct, frozen=True, kw_only=True):
@@ -116,6 +119,7 @@ class Inspection(msgspec.Struct, frozen=True, kw_only=True):
         entrances: for what came by a tunnel the underlay's device that leads back to its sender.
         overhead_bytes: what the tunnel that it goes out by adds to its length, 0 where that is not known.
         refused_fragments: of the families of which some were refused; read only where the packet is a fragment.
+        lost_upcalls: packets that the datapath lost since the task began, since their upcall failed.
     """
 
     chassis: str
@@ -152,6 +156,7 @@ class Inspection(msgspec.Struct, frozen=True, kw_only=True):
     entrances: tuple[PortReading, ...] = ()
     overhead_bytes: int = 0
     refused_fragments: tuple[RefusedFragments, ...] = ()
+    lost_upcalls: int = 0
 
 
 class SiteReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -178,3 +183,4 @@ class SiteReport(msgspec.Struct, frozen=True, kw_only=True):
     entrances: tuple[PortReading, ...] = ()
     overhead_bytes: int = 0
     refused_fragments: tuple[RefusedFragments, ...] = ()
+    lost_upcalls: int = 0

@@ -99,6 +99,7 @@ class ObjectResolver:
             entrances=report.entrances,
             overhead_bytes=report.overhead_bytes,
             refused_fragments=report.refused_fragments,
+            lost_upcalls=report.lost_upcalls,
             log_to_physical=layout.log_to_physical,
             text=report.trace.text,
         )

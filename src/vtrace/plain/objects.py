@@ -59,5 +59,6 @@ class PlainObjects:
             entrances=report.entrances,
             overhead_bytes=report.overhead_bytes,
             refused_fragments=report.refused_fragments,
+            lost_upcalls=report.lost_upcalls,
             text=report.trace.text,
         )

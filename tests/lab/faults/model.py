@@ -26,6 +26,7 @@ ACTORS = {
     "tunnel_misconfigured": "provider",
     "tunnel_unreachable": "provider",
     "mtu_exceeded": "provider",
+    "vswitch_overload": "provider",
     "fragment_dropped": "provider",
     "physical_loss": "physical",
     "vif_down": "guest",

@@ -1,0 +1,72 @@
+"""Packets that a server lost before Open vSwitch looked them up: at its sockets, or on their way up to it.
+
+With the userspace datapath a device's packets wait in a socket until ovs-vswitchd reads them; what does not fit is
+dropped by the kernel and counted at the socket alone (packet(7), `ss -0 -m`). "lost" of `dpctl/show` counts packets
+whose upcall failed (ovs-dpctl(8)).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+
+from vtrace.errors import CannotWorkError
+from vtrace.ovs.program import run_program
+from vtrace.ovs.unixctl import call
+
+READ_TIMEOUT_S = 3
+_SOCKET = re.compile(r"^p_(?:raw|dgr)\s.*?\s\S+:(\S+)\s.*skmem:\([^)]*\bd(\d+)\)", re.MULTILINE)
+_LOOKUPS = re.compile(r"^\s*lookups: hit:\d+ missed:\d+ lost:(\d+)", re.MULTILINE)
+
+
+async def socket_drops(rundir: str) -> dict[str, int]:
+    """By device what its sockets dropped, where ovs-vswitchd lives; nothing where that can't be read."""
+    try:
+        inside = f"--net=/proc/{_process(rundir)}/ns/net"
+        done = await run_program(["nsenter", inside, "ss", "-0", "-n", "-m", "-a"], timeout_s=READ_TIMEOUT_S)
+    except (OSError, ValueError, CannotWorkError):
+        return {}
+    return parse_sockets(done.stdout) if done.status == 0 else {}
+
+
+async def lost_upcalls(path: str, kind: str) -> int:
+    """Packets whose upcall failed, of the datapaths of a kind ("netdev", "system").
+
+    Args:
+        path: control socket of ovs-vswitchd.
+    """
+    return parse_lost(await call(path, "dpctl/show"), kind)
+
+
+def received(rundir: str) -> dict[str, int]:
+    """By device the packets that came in, where ovs-vswitchd lives."""
+    try:
+        with open(f"/proc/{_process(rundir)}/net/dev", encoding="ascii") as file:
+            return parse_received(file.read())
+    except (OSError, ValueError):
+        return {}
+
+
+def parse_lost(text: str, kind: str) -> int:
+    """Reads what `dpctl/show` prints."""
+    parts = re.split(r"^(?=\S)", text, flags=re.MULTILINE)
+    return sum(int(lost) for part in parts if part.startswith(f"{kind}@") for lost in _LOOKUPS.findall(part))
+
+
+def parse_sockets(text: str) -> dict[str, int]:
+    """Reads what `ss -0 -n -m -a` prints; of several sockets on one device the sum."""
+    found: dict[str, int] = {}
+    for device, dropped in _SOCKET.findall(text):
+        found[device] = found.get(device, 0) + int(dropped)
+    return found
+
+
+def parse_received(text: str) -> dict[str, int]:
+    """Reads /proc/net/dev (proc(5)): the packets received."""
+    rows = [line.partition(":") for line in text.splitlines() if ":" in line]
+    return {name.strip(): int(values.split()[1]) for name, _, values in rows}
+
+
+def _process(rundir: str) -> int:
+    with open(os.path.join(rundir, "ovs-vswitchd.pid"), encoding="ascii") as file:
+        return int(file.read(64))

@@ -82,7 +82,7 @@ class Inspector:
             if question.headers and translated:
                 # A trace does not do what NAT does: each pass is traced from the flow that it really hit.
                 flow = flows[0].key
-                found = ovs_trace.joined([await ovs_trace.trace_datapath(path, DATAPATH, f.key) for f in flows])
+                found = await ovs_trace.trace_passes(path, DATAPATH, [f.key for f in flows])
             elif question.headers:
                 # With the guard bits at their last stage none of our entries of table 0 takes the packet.
                 flow = f"{question.entry},{question.headers}"

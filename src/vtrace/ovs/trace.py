@@ -43,7 +43,22 @@ async def trace(path: str, bridge: str, flow: str, ct_next: Sequence[str] = (), 
     return await _run(path, (bridge, flow), ct_next, timeout_s)
 
 
-async def trace_datapath(path: str, datapath: str, key: str, *, timeout_s: float = 5) -> Trace:
+async def trace_passes(path: str, datapath: str, keys: Sequence[str]) -> Trace:
+    """Traces datapath flows that follow one another: each pass of a packet from the flow that it really hit."""
+    found: list[Trace] = []
+    for key in keys:
+        frozen_in = _froze_in(found[-1]) if found else ""
+        found.append(await trace_datapath(path, datapath, key, frozen_in=frozen_in))
+    return joined(found)
+
+
+def _froze_in(trace: Trace) -> str:
+    """The bridge in which a pass left for conntrack, where the next one resumes."""
+    leaving = [step for step in trace.steps if any(action.startswith("ct(") for action in step.actions)]
+    return (leaving or list(trace.steps))[-1].bridge if trace.steps else ""
+
+
+async def trace_datapath(path: str, datapath: str, key: str, *, frozen_in: str = "", timeout_s: float = 5) -> Trace:
     """Traces the packet of a datapath flow's key, from where that flow resumes (`recirc_id`, `ct_state`).
 
     Only that one pass: what follows a recirculation has a flow, and the true conntrack state, of its own.
@@ -51,11 +66,12 @@ async def trace_datapath(path: str, datapath: str, key: str, *, timeout_s: float
     Args:
         datapath: for example `netdev@ovs-netdev` (the part before "@" counts).
         key: as `dpctl/dump-flows -m` prints it.
+        frozen_in: of a flow that resumes, the bridge that it resumes in.
     """
     # Open vSwitch prints the original tuple of IPv6 connections in a form that it does not read (3.1).
     readable = ",".join(word for word in split_top(key) if not word.startswith("ct_tuple6("))
     text = await call(path, "ofproto/trace", datapath.partition("@")[0], readable, timeout_s=timeout_s)
-    return parse_trace(first_pass(text))
+    return parse_trace(first_pass(text), frozen_in)
 
 
 def first_pass(text: str) -> str:
@@ -80,13 +96,18 @@ async def _run(path: str, what: tuple[str, str], ct_next: Sequence[str], timeout
     return parse_trace(await call(path, "ofproto/trace", *what, *options, timeout_s=timeout_s))
 
 
-def parse_trace(text: str) -> Trace:
+def parse_trace(text: str, frozen_in: str = "") -> Trace:
     """Reads the text of one `ofproto/trace`, all passes.
+
+    Args:
+        text: as Open vSwitch printed it.
+        frozen_in: of a pass that begins with a thaw the bridge in which it resumes. Open vSwitch prints the name of the
+            one that the packet came in by, for example a provider's, though it goes on in that which froze it.
 
     Raises:
         ProtocolError: the text holds no trace.
     """
-    reader = _Reader()
+    reader = _Reader(frozen_in)
     for line in text.splitlines():
         reader.line(line)
     reader.end_pass()
@@ -155,7 +176,8 @@ class _Draft(msgspec.Struct):
 class _Reader:
     """Goes through the lines once and keeps the stack of open nodes."""
 
-    def __init__(self) -> None:
+    def __init__(self, frozen_in: str = "") -> None:
+        self._frozen_in = frozen_in
         self.steps: list[_Draft] = []
         self.datapath_actions: list[str] = []
         self.errors: list[str] = []
@@ -228,6 +250,8 @@ class _Reader:
         before = self._registers if self._stack else None
         if before is not None:
             self._registers = Registers()
+        elif self._frozen_in:
+            name = self._frozen_in
         self._stack.append(_Node(children, name, before))
 
     def _bridge_name(self) -> str:

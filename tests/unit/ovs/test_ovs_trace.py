@@ -26,6 +26,15 @@ def only(trace: Trace, table: int, depth: int | None = None) -> TraceStep:
     return found[0]
 
 
+def test_a_pass_resumes_in_the_bridge_that_froze_it() -> None:
+    """Open vSwitch names that of the port the packet came in by."""
+    text = (DATA / "trace_resumed_behind_a_provider_bridge.txt").read_text()
+    assert {step.bridge for step in parse_trace(text).steps} == {"br-public"}
+    resumed = parse_trace(text, frozen_in="br-int")
+    assert {step.bridge for step in resumed.steps} == {"br-int"}
+    assert resumed.steps[-1].actions == ("output:1",)
+
+
 @pytest.mark.parametrize("path", sorted(DATA.glob("trace_*.txt")), ids=lambda p: p.stem)
 def test_every_look_up_of_every_real_trace_is_a_step(path: Path) -> None:
     text = path.read_text()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -10,6 +11,7 @@ from faults import answers
 from faults.answers import Answer
 from faults.facts import Facts
 from faults.model import Do
+from faults.running import lab_command
 from kinds import cases, faults
 from kinds.faults import nb
 from kinds.running import PACKETS, Run, diagnose_all, make, run_all, running
@@ -64,6 +66,39 @@ def test_what_leaves_untranslated_is_said_to_have_left_for_nothing(lab: Facts) -
     assert told(found) == ("yes", "left_domain", "nat_missing", "Logical_Router"), found.text()
     assert (where["server"], where["vfd"], where["port"]) == ("gw1", "public", "public-localnet"), found.text()
     assert told(healthy)[:3] == ("no", "left_domain", ""), healthy.text()
+
+
+def received(lab: Facts) -> dict[str, int]:
+    """By source port, how many answers the programs that send got."""
+    lines = lab_command(lab, "traffic", "list").splitlines()
+    found = (re.search(r"\]:(3\d{4}) to .*sent [1-9]\d* received (\d+)", line) for line in lines)
+    return {match[1]: int(match[2]) for match in found if match}
+
+
+def test_a_row_with_fewer_ports_than_connections(lab: Facts) -> None:
+    """Of three connections to one address and port two get one of its two ports; these are the near-miss."""
+    wanted = ("type=snat", "external_ip=203.0.113.20")
+    (row,) = lab.execute("central", "ovn-nbctl", "--bare", "--columns=_uuid", "find", "NAT", *wanted).split()
+    lab.execute("central", "ovn-nbctl", "--wait=hv", "set", "NAT", row, "external_port_range=5000-5001")
+    ports = ("30881", "30882", "30883")
+    words = ("--from", "red-web3", "--to", "internet1", "--proto", "udp", "--dport", "9881", "--rate", "50")
+    try:
+        for port in ports:
+            lab_command(lab, "traffic", "start", *words, "--sport", port)
+        eventually(lambda: sorted(n > 0 for n in received(lab).values()) == [False, True, True], "two to be answered")
+        for port in ports:
+            flow = ("--proto", "udp", "--sport", port, "--dport", "9881", "--packets", "10")
+            found = answers.diagnose(lab, "--from", "red-web3", "--to", "198.51.100.10", *flow)
+            answers.check_sound(found, 10)
+            if received(lab)[port]:
+                assert told(found)[:3] == ("no", "left_domain", ""), found.text()
+                continue
+            assert told(found) == ("yes", "left_domain", "nat_port_exhausted", "NAT"), found.text()
+            assert found.first["why"]["object"]["uuid"] == row, found.text()
+            assert found.first["where"]["server"] == "gw1", found.text()
+    finally:
+        lab_command(lab, "traffic", "stop")
+        lab.execute("central", "ovn-nbctl", "--wait=hv", "set", "NAT", row, 'external_port_range=""')
 
 
 def test_nothing_comes_in_for_an_address_that_is_gone(lab: Facts) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable
 
-from vtrace.attribute.cause import CANDIDATE, CONCLUDED, Cause
-from vtrace.model.answer import ObjectRef
+from vtrace.attribute.cause import CANDIDATE, CONCLUDED, Cause, rfc3339
+from vtrace.model.answer import Evidence, ObjectRef
 from vtrace.model.inventory import Inventory, LogicalDatapath, Nat
 from vtrace.model.record import LogRecord
 from vtrace.model.task import Alias, Direction, Pair
@@ -33,11 +33,41 @@ def untranslated(records: Iterable[LogRecord], inventory: Inventory) -> Cause | 
     rows = [nat for nat in inventory.nats if nat.router == router.key and _same_version(nat, last.src)]
     if any(nat.kind != "dnat" and nat.covers(last.src) for nat in rows):
         if any(port.datapath == router.key and port.type in _GATEWAYS for port in inventory.ports):
-            return None
+            return _exhausted(router, last, [n for n in rows if n.kind == "snat" and n.covers(last.src)], inventory)
         return _missing(router, last, f"{router.name} has no gateway chassis, so its NAT rows do nothing", CONCLUDED)
     why = f"no NAT row of {router.name} claims it"
     # A router that translates nothing at all may have somebody behind it who does.
     return _missing(router, last, why, CONCLUDED if rows else CANDIDATE)
+
+
+def _exhausted(router: LogicalDatapath, last: LogRecord, rows: list[Nat], inventory: Inventory) -> Cause | None:
+    """A row with few source ports that should have translated a packet, and did not: none of them was free.
+
+    Open vSwitch's own conntrack then calls the packet invalid and lets it go on as it is (conntrack.c).
+    """
+    row = max(rows, key=lambda n: ipaddress.ip_network(n.logical, strict=False).prefixlen, default=None)
+    if row is None or not row.ports or row.partial:
+        return None
+    server = inventory.server(last.chassis)
+    shown = f"ovn-nbctl list NAT {row.uuid}"
+    return Cause(
+        code="nat_port_exhausted",
+        actor="provider",
+        summary=f"it left for {last.dst} with its private address {last.src}: the NAT row snat {row.external} "
+        f"{row.logical} of {router.name} has {row.ports} source ports ({row.port_range}), and none was free",
+        object=ObjectRef(type="NAT", uuid=row.uuid, name=f"{row.kind} {row.external} {row.logical}"),
+        fix=f"{shown}; on {server}: ovs-appctl dpctl/dump-conntrack; give it more ports: "
+        f"ovn-nbctl set NAT {row.uuid} external_port_range=LOW-HIGH",
+        confidence=CONCLUDED,
+        evidence=(
+            Evidence(
+                source=shown,
+                text=f"external_port_range {row.port_range}; a packet that it covers left as {last.src}:{last.sport}",
+                chassis=server,
+                at=rfc3339(last.wall_ns),
+            ),
+        ),
+    )
 
 
 def _missing(router: LogicalDatapath, last: LogRecord, why: str, confidence: float) -> Cause:

@@ -98,7 +98,8 @@ class Nat(msgspec.Struct, frozen=True, kw_only=True):
     """A NAT row of a logical router (ovn-nb(5)).
 
     `kind` is its type: snat, dnat or dnat_and_snat. `logical` is an address, or for snat a network. `port` is the
-    logical port on whose chassis it is done; empty where that is the gateway's.
+    logical port on whose chassis it is done; empty where that is the gateway's. `port_range` are the source ports that
+    it may give ("5000-5999"; empty: all). `partial` says that it translates towards some addresses only.
     """
 
     router: int
@@ -107,6 +108,16 @@ class Nat(msgspec.Struct, frozen=True, kw_only=True):
     logical: str
     uuid: str
     port: str = ""
+    port_range: str = ""
+    partial: bool = False
+
+    @property
+    def ports(self) -> int:
+        """How many source ports it may give; 0 where nothing bounds them."""
+        low, dash, high = self.port_range.partition("-")
+        if not low.isdecimal():
+            return 0
+        return int(high) - int(low) + 1 if dash and high.isdecimal() else 1
 
     def covers(self, address: str) -> bool:
         """Whether an inner address is one that the row translates."""

@@ -24,6 +24,8 @@ async def read_nats(databases: OvnDatabases, routers: Mapping[int, Row]) -> tupl
             logical=row["logical_ip"],
             uuid=row["_uuid"],
             port=next(iter(as_tuple(row["logical_port"])), "") if as_tuple(row["external_mac"]) else "",
+            port_range=row.get("external_port_range", ""),
+            partial=bool(as_tuple(row.get("allowed_ext_ips", ())) or as_tuple(row.get("exempted_ext_ips", ()))),
         )
         for (key, _), rows in zip(wanted, results, strict=True)
         for row in rows

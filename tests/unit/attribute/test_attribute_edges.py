@@ -191,6 +191,36 @@ def test_what_leaves_with_its_private_address_is_nat_missing() -> None:
     assert found.packets.left_domain == 3
 
 
+def covered(**fields: object) -> Inventory:
+    """A source NAT row that covers what leaves."""
+    return replace(EDGE, nats=(replace(SNAT, logical="10.0.1.0/24", **fields),))
+
+
+@pytest.mark.parametrize(("port_range", "number"), [("5000-5001", 2), ("5000", 1)])
+def test_a_row_with_few_ports_had_none_left(port_range: str, number: int) -> None:
+    found = attribute(leaving(inventory=covered(port_range=port_range)))
+    verdict = only(found)
+    assert (verdict.kind, verdict.pattern, found.loss) == ("left_domain", "persistent", "yes")
+    assert told(verdict) == ("nat_port_exhausted", "provider", "NAT", SNAT.uuid)
+    assert verdict.why is not None
+    assert f"has {number} source ports ({port_range})" in verdict.why.summary
+    assert verdict.why.evidence[0].source == f"ovn-nbctl list NAT {SNAT.uuid}"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{}, {"port_range": "5000-5001", "partial": True}, {"port_range": "5000-5001", "kind": "dnat_and_snat"}],
+    ids=["all ports", "not for all addresses", "no ports of its own"],
+)
+def test_a_row_that_may_have_had_another_reason_is_not_named(fields: dict[str, object]) -> None:
+    assert attribute(leaving(inventory=covered(**fields))).loss == "no"
+
+
+def test_what_such_a_row_translates_is_not_lost() -> None:
+    found = attribute(leaving(src="203.0.113.20", inventory=covered(port_range="5000-5001")))
+    assert found.loss == "no"
+
+
 def test_a_router_without_a_gateway_does_no_nat() -> None:
     inert = replace(EDGE, nats=(SNAT,), ports=tuple(p for p in EDGE.ports if p.type != "chassisredirect"))
     verdict = only(attribute(leaving(inventory=inert)))

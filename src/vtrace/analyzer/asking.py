@@ -27,7 +27,7 @@ from vtrace.model.openflow import OfPort
 from vtrace.model.plan import LocalVif
 from vtrace.model.record import Point
 from vtrace.model.task import Pair
-from vtrace.ovn.lagging import LagFinder, datapaths_of, missing_port_entry, orphans
+from vtrace.ovn.lagging import LagFinder, datapaths_of, missing_port_entry, orphans, sent_elsewhere
 from vtrace.ovn.objects import ObjectResolver
 from vtrace.plain.objects import PlainObjects
 
@@ -240,9 +240,14 @@ class Asking:
 
     async def _compared(self, chassis: str, found: Inspection) -> Inspection:
         """The inspection of a lost packet, held against what the southbound database says of its way."""
+        survey = self._arming.surveys[chassis]
+        if self._lag is not None and (elsewhere := sent_elsewhere(found, survey, self._inventory)):
+            # Only of an ovn-controller that does not follow: else it is the inventory that may be behind.
+            standing = await self._standing_on(chassis, datapaths_of(found), 0)
+            lagging = elsewhere if standing.controller else ""
+            return replace(found, controller=standing.controller, lagging=lagging)
         if self._lag is None or found.lagging or found.outcome not in ("drop", "controller"):
             return found
-        survey = self._arming.surveys[chassis]
         cause = find_cause(found, self._inventory)
         rootless = orphans(without_row(found))
         if (cause is not None and cause.code == "foreign_flow_entry" and not rootless) or not found.steps:

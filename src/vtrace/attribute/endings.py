@@ -276,7 +276,7 @@ class _Endings:
             return "evidence_missing", where, None
         first = self._first(row)
         at_sender = shows_cause_soon(case, first, last, nearest(case, first, last))
-        if at_sender is not None and at_sender.outcome == "drop":
+        if at_sender is not None and (at_sender.outcome == "drop" or at_sender.lagging):
             cause = find_cause(at_sender, inventory) or no_tunnel(last, check, inventory)
             if cause is not None:
                 here = where_of(inventory, last.chassis, _more_exact(cause.place, place))

@@ -130,6 +130,20 @@ def missing_port_entry(inspection: Inspection, survey: Survey, inventory: Invent
     return ""
 
 
+def sent_elsewhere(inspection: Inspection, survey: Survey, inventory: Inventory) -> str:
+    """The port, in words, whose packets the bridge sends to another server than the one that has it."""
+    step = next((s for s in reversed(inspection.steps) if s.table == survey.layout.remote_output), None)
+    port = inventory.port_by_key(step.datapath, step.out_key) if step is not None else None
+    if port is None or port.type or port.chassis in ("", inspection.chassis) or port.name in inventory.moved:
+        return ""
+    used = {t.chassis for t in survey.tunnels if str(t.ofport) in inspection.outputs}
+    if inspection.outcome != "tunnel" or not used or port.chassis in used:
+        return ""
+    there = ", ".join(sorted(map(inventory.server, used)))
+    sent = f"it sends what is for {port.name} (Port_Binding {port.sb_uuid}) to {there}"
+    return f"{sent}, and {inventory.server(port.chassis)} has it"
+
+
 def _no_entry(port: LogicalPort, table: int) -> str:
     return f"the port {port.name} (Port_Binding {port.sb_uuid}) has no entry in table {table}"
 

@@ -8,6 +8,7 @@ import anyio
 import pytest
 from builders import (
     DEFAULT,
+    GW,
     HV1,
     HV2,
     INVENTORY,
@@ -29,7 +30,7 @@ from vtrace.collect.link import Standing, Survey
 from vtrace.model.inspection import Inspection, PortReading
 from vtrace.model.openflow import BridgePort, OfPort
 from vtrace.ovn.databases import OvnDatabases
-from vtrace.ovn.lagging import LagFinder, missing_port_entry, orphans
+from vtrace.ovn.lagging import LagFinder, missing_port_entry, orphans, sent_elsewhere
 
 TRACE = f"""Flow: udp,in_port=5,reg14=0x{WEB1:x},metadata=0x{WEB:x},dl_src=0a:00:00:00:00:01,dl_dst=0a:00:00:00:00:09,nw_src=10.0.1.1,nw_dst=10.0.2.1,nw_ttl=64,tp_dst=53
 
@@ -194,3 +195,15 @@ def test_an_entry_of_ovns_own_is_no_default() -> None:
 
 def test_orphans_look_like_the_start_of_a_uuid() -> None:
     assert orphans({0x3B8AC3B1, 0xDEAD, 0}) == {0x3B8AC3B1}
+
+
+def test_what_is_sent_to_a_server_that_has_the_port_no_more() -> None:
+    survey = replace(SURVEY, tunnels=(tunnel(HV2, 20), tunnel(GW, 21)))
+    last = step(PHYSICAL, ("output:21",), table=39, out_key=WEB2)
+    text = sent_elsewhere(inspection(last, outcome="tunnel", outputs=("21",)), survey, INVENTORY)
+    assert "web2" in text
+    assert text.endswith("to gw, and hv2 has it")
+    right = inspection(last, outcome="tunnel", outputs=("20",))
+    assert sent_elsewhere(right, survey, INVENTORY) == ""
+    moving = replace(INVENTORY, moved=("web2",))
+    assert sent_elsewhere(replace(right, outputs=("21",)), survey, moving) == ""

@@ -151,17 +151,15 @@ def _question(record: LogRecord, entry: str, pair: Pair, hops: Sequence[LogRecor
 def about_unseen(pair: Pair, vif: LocalVif) -> tuple[SiteQuestion, ...]:
     """The questions about a pair of which nothing could be colored: what the datapath does with what comes in.
 
-    One for each address that only this destination has.
+    One for each address that only this destination has; of a port that the user named also those of its port security.
     """
-    own = [
-        alias.address
-        for alias in pair.destination.aliases
-        if not alias.shared or alias.address == pair.destination.only
-    ]
+    end = pair.destination
+    own = [alias.address for alias in end.aliases if not alias.shared or alias.address == end.only]
+    own += [address for address in end.addresses if end.by_port and address not in pair.elsewhere]
     source = "" if pair.source.by_port else pair.source.address
     return tuple(
         replace(_about_cached(pair, vif, source, address, proto), ports=ports)
-        for address in dict.fromkeys((pair.destination.address, *own))
+        for address in dict.fromkeys((end.address, *own))
         for proto, ports in _asked(pair).items()
     )
 

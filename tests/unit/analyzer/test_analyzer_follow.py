@@ -12,6 +12,7 @@ from builders import (
     LAYOUT,
     WEB,
     Recorder,
+    endpoint,
     pair,
     scope,
     tunnel,
@@ -20,11 +21,12 @@ from msgspec.structs import replace
 
 from vtrace.analyzer.arming import Arming
 from vtrace.analyzer.follow import LOST_AFTER_S, OVERDUE_AFTER_S, Followed, Follower
-from vtrace.analyzer.questions import about_arrival, about_packet, headers, mac, tunnel_entry
+from vtrace.analyzer.questions import about_arrival, about_packet, about_unseen, headers, mac, tunnel_entry
 from vtrace.analyzer.tunnels import check_tunnels
 from vtrace.collect.link import Survey
 from vtrace.model.inventory import Inventory
-from vtrace.model.openflow import TunnelPort
+from vtrace.model.openflow import OfPort, TunnelPort
+from vtrace.model.plan import LocalVif
 from vtrace.model.record import LogRecord, Point
 from vtrace.model.task import Alias
 
@@ -171,6 +173,18 @@ def test_the_last_record_of_a_hairpin_is_that_of_the_second_visit() -> None:
 
 def test_mac() -> None:
     assert mac(0x0A00000000FF) == "0a:00:00:00:00:ff"
+
+
+def test_what_a_port_may_get_beside_its_first_address_is_asked_about_too() -> None:
+    """Its port security allows more, as where a route leads to addresses behind it."""
+    vif = LocalVif(ofport=OfPort(5), datapath=WEB, key=1)
+    addresses = ("10.0.2.1", "10.9.0.1", "10.9.0.2")
+    named = replace(pair("web1", "db1"), destination=endpoint("db1", *addresses, by_port=True))
+    assert [question.dst for question in about_unseen(named, vif)] == list(addresses)
+    taken = replace(named, elsewhere=("10.9.0.1",))
+    assert [question.dst for question in about_unseen(taken, vif)] == ["10.0.2.1", "10.9.0.2"]
+    by_address = replace(named, destination=endpoint("db1", *addresses))
+    assert [question.dst for question in about_unseen(by_address, vif)] == ["10.0.2.1"]
 
 
 BASE = LogRecord(

@@ -112,6 +112,6 @@ def test_the_report_lists_wrong_and_void_cases() -> None:
     assert "| 2 | acl_drop_here | nothing came about |" in text
     assert "| no_route | 1 | 0.0% | 0 | unknown 1 |" in text
     assert "| acl_drop | 1 | 100.0% | 1 |  |" in text
-    assert "| healthy | 1 | 100.0% |  |" in text
+    assert "| healthy | 1 | 100.0% | 1 |  |" in text
     assert "| mode: near-miss | 1 | 100.0% |" in text
     assert "acl_drop_here | vpc" not in text

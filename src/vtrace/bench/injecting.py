@@ -22,6 +22,8 @@ QUIET_S = 0.08
 POLL_S = 0.03
 IN_FLIGHT = 8
 """Packets that the capture at one end may have and the other's not, since the two are read one after the other."""
+RESET = 0x04
+"""Of the flags in a TCP header (RFC 9293, 3.1)."""
 TCP_STREAMS = 4
 """A connection that gets nothing through sends few packets, so there are several."""
 
@@ -79,7 +81,8 @@ def _is_of(packet: Packet, flow: Flow, *, sent: bool) -> bool:
     forward = flow.way.direction == "forward"
     if packet.proto == "icmp":
         return packet.body[0] in (ECHO_REQUESTS if forward else ECHO_REPLIES)
-    if len(packet.body) < 4:
+    # With a reset a host answers what it takes for a connection that it does not know: no packet of the flow.
+    if len(packet.body) < 4 or (packet.proto == "tcp" and packet.body[13:14] and packet.body[13] & RESET):
         return False
     return int(struct.unpack_from("!HH", packet.body)[1 if forward else 0]) == (place.dport or flow.port)
 

@@ -115,6 +115,7 @@ class Way(msgspec.Struct, frozen=True, kw_only=True):
             "direct": not self.balancers,
             "as sent": self.asked[0][1] == self.towards[0],
             "unchecked": "checked" not in self.traits,
+            "unforced": "on router" not in self.traits,
         }.get(need, need in self.traits)
 
 

@@ -131,7 +131,7 @@ def keeps_from_color(inspection: Inspection, pair: Pair, inventory: Inventory, *
     cause = find_cause(inspection, inventory) if inspection.uncolored and inspection.pair == pair.index else None
     if cause is None or not _is_of(pair, inspection.flow):
         return None
-    if cause.code == "vswitch_pipeline_error" and not seen:
+    if inspection.errors and cause.code in ("vswitch_pipeline_error", "foreign_flow_entry") and not seen:
         summary = f"{cause.summary}; so it does nothing at all with them, and they could not be colored"
         return replace(cause, summary=summary)
     if cause.code == "fragment_dropped" and inspection.steps and inspection.steps[-1].table == 0:
@@ -152,7 +152,7 @@ def _kept_from_color(case: Case, pair: Pair, *, seen: bool) -> Verdict | None:
         cause = keeps_from_color(inspection, pair, case.inventory, seen=seen)
         if cause is None:
             continue
-        untranslated = cause.code == "vswitch_pipeline_error"
+        untranslated = cause.code == "vswitch_pipeline_error" or bool(inspection.errors)
         here = where_of(case.inventory, inspection.chassis, cause.place)
         return Verdict(
             kind="dropped",

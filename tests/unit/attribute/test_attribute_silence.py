@@ -203,3 +203,18 @@ def test_what_is_sent_to_an_address_of_two_vpcs_is_for_the_one_next_to_the_sourc
     assert verdict.why is not None
     assert "another VPC" in verdict.why.summary
     assert "10.0.1.2" in verdict.why.summary
+
+
+def test_an_entry_by_hand_that_the_switch_cannot_follow_keeps_packets_from_color() -> None:
+    from builders import FOREIGN, INVENTORY, inspection, pair, step
+
+    from vtrace.attribute.silence import keeps_from_color
+
+    loops = step(FOREIGN, ("resubmit(,20)",), table=20, cookie=0)
+    found = inspection(loops, uncolored=True, errors=("over max translation depth 64",))
+    cause = keeps_from_color(found, pair(), INVENTORY, seen=False)
+    assert cause is not None
+    assert cause.code == "foreign_flow_entry"
+    assert keeps_from_color(found, pair(), INVENTORY, seen=True) is None
+    whole = inspection(loops, uncolored=True)
+    assert keeps_from_color(whole, pair(), INVENTORY, seen=False) is None

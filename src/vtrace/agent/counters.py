@@ -6,10 +6,13 @@ Each reading takes some programs to start, so one is good for `READ_EVERY_S`.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
+import anyio
 import msgspec
 
+from vtrace.errors import first_leaf
 from vtrace.model.inspection import MeterReading, PortReading, RefusedFragments
 from vtrace.model.openflow import BridgePort, MeterStat
 from vtrace.ovs import bridge as ovs_bridge
@@ -21,6 +24,8 @@ from vtrace.ovs.ofctl import OfCtl
 from vtrace.ovs.queues import DeviceQueue, device_queues
 
 READ_EVERY_S = 0.3
+# And for so long at most, on a machine so busy that a reading takes long.
+SELDOM_S = 2.0
 # The userspace datapath's name is always this (ovs-vswitchd(8)).
 DATAPATH = "netdev@ovs-netdev"
 
@@ -48,6 +53,7 @@ class Counters:
         self._fragments_before: dict[str, dict[str, int]] = {}
         self._upcalls_before = 0
         self._read_s = 0.0
+        self._took_s = 0.0
         self.began_s = 0.0
 
     async def begin(self, facts: BridgeFacts) -> None:
@@ -60,20 +66,31 @@ class Counters:
             self._before = await self._counts(facts)
 
     async def read(self) -> None:
-        """Reads the counters, unless that was done just now."""
-        if self._now is None or time.monotonic() - self._read_s > READ_EVERY_S:
-            self._now = await self._counts(await ovs_bridge.read_bridge(self._rundir, self._bridge))
+        """Reads the counters, unless that was done just now, or took so long that it must not be done as often."""
+        began_s = time.monotonic()
+        if self._now is None or began_s - self._read_s > min(max(READ_EVERY_S, 4 * self._took_s), SELDOM_S):
+            self._now = await self._counts(None)
             self._read_s = time.monotonic()
+            self._took_s = self._read_s - began_s
 
-    async def _counts(self, facts: BridgeFacts) -> _Counts:
-        return _Counts(
-            facts=facts,
-            meters=await self._ofctl.meters(),
-            ports=await self._ofctl.port_counters(),
-            queues=await device_queues(self._rundir),
-            unread=await socket_drops(self._rundir),
-            received=received(self._rundir),
-        )
+    async def _counts(self, facts: BridgeFacts | None) -> _Counts:
+        """All counters, read at once: most of the time is that of programs that start."""
+        found: dict[str, Any] = {"facts": facts}
+
+        async def take(name: str, read: Callable[[], Awaitable[object]]) -> None:
+            found[name] = await read()
+
+        try:
+            async with anyio.create_task_group() as group:
+                if facts is None:
+                    group.start_soon(take, "facts", lambda: ovs_bridge.read_bridge(self._rundir, self._bridge))
+                group.start_soon(take, "meters", self._ofctl.meters)
+                group.start_soon(take, "ports", self._ofctl.port_counters)
+                group.start_soon(take, "queues", lambda: device_queues(self._rundir))
+                group.start_soon(take, "unread", lambda: socket_drops(self._rundir))
+        except BaseExceptionGroup as failed:
+            raise first_leaf(failed) from failed
+        return _Counts(received=received(self._rundir), **found)
 
     def meters(self) -> tuple[MeterReading, ...]:
         """The meters, as last read."""

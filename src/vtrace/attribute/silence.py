@@ -324,7 +324,13 @@ def _unresolved(case: Case, pair: Pair, asked: NeighborWatch) -> Why:
                 at=rfc3339(inspection.wall_ns),
             ),
         )
-        if cause is not None:
+        if inspection.outcome == "controller":
+            # Handed over, not dropped: OVN answers neighbor solicitations itself (ovn-northd(8), ARP/ND responder).
+            here = case.inventory.server(inspection.chassis)
+            state = f": it {inspection.controller}" if inspection.controller else ""
+            reason = f"ovn-controller of {here} has to answer, and did not{state}"
+            fix = f"on {here}: is ovn-controller alive? ovn-appctl -t ovn-controller connection-status"
+        elif cause is not None:
             reason, fix, evidence = cause.summary, cause.fix, cause.evidence
         break
     reason = reason or _nobody_has(case, pair, asked)

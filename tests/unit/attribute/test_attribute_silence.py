@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from builders import FOREIGN, INVENTORY, Recorder, case, inspection, logical, pair, port, step, without
+from builders import FOREIGN, HV1, INVENTORY, Recorder, case, inspection, logical, pair, port, step, without
 from msgspec.structs import replace
 
 from vtrace.attribute.case import NeighborWatch, ReplyCount
@@ -85,6 +85,20 @@ def test_why_nobody_answered(changes: dict[str, object], words: str) -> None:
     verdict = only(attribute(case([], neighbors=(UNANSWERED,), inventory=inventory)))
     assert verdict.why is not None
     assert words in verdict.why.summary
+
+
+@pytest.mark.parametrize("state", ["", "does not answer"])
+def test_a_request_that_ovn_controller_has_to_answer(state: str) -> None:
+    """A neighbor solicitation is no packet that the entry dropped that hands it over."""
+    answers = logical("ls_in_arp_rsp", match="nd_ns")
+    asked = inspection(step(answers, ("controller(reason=no_match)",)), chassis=HV1, outcome="controller")
+    watched = (NeighborWatch(pair=0, target="10.0.1.2", requests=3, answers=0),)
+    verdict = attribute(case([], [replace(asked, pair=-1, controller=state)], neighbors=watched)).verdicts[0]
+    assert code(verdict) == "neighbor_unresolved"
+    assert verdict.why is not None
+    assert "ovn-controller of hv1 has to answer, and did not" in verdict.why.summary
+    assert "dropped" not in verdict.why.summary
+    assert state in verdict.why.summary
 
 
 def test_what_ended_the_request_is_said() -> None:
@@ -206,7 +220,7 @@ def test_what_is_sent_to_an_address_of_two_vpcs_is_for_the_one_next_to_the_sourc
 
 
 def test_an_entry_by_hand_that_the_switch_cannot_follow_keeps_packets_from_color() -> None:
-    from builders import FOREIGN, INVENTORY, inspection, pair, step
+    from builders import FOREIGN, HV1, INVENTORY, inspection, pair, step
 
     from vtrace.attribute.silence import keeps_from_color
 

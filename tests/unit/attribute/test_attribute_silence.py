@@ -7,6 +7,7 @@ from builders import FOREIGN, HV1, INVENTORY, Recorder, case, inspection, logica
 from msgspec.structs import replace
 
 from vtrace.attribute.case import NeighborWatch, ReplyCount
+from vtrace.attribute.silence import keeps_from_color
 from vtrace.attribute.verdicts import Attribution, attribute
 from vtrace.model.answer import Verdict
 from vtrace.model.record import LogRecord
@@ -220,10 +221,6 @@ def test_what_is_sent_to_an_address_of_two_vpcs_is_for_the_one_next_to_the_sourc
 
 
 def test_an_entry_by_hand_that_the_switch_cannot_follow_keeps_packets_from_color() -> None:
-    from builders import FOREIGN, HV1, INVENTORY, inspection, pair, step
-
-    from vtrace.attribute.silence import keeps_from_color
-
     loops = step(FOREIGN, ("resubmit(,20)",), table=20, cookie=0)
     found = inspection(loops, uncolored=True, errors=("over max translation depth 64",))
     cause = keeps_from_color(found, pair(), INVENTORY, seen=False)

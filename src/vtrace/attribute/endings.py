@@ -320,7 +320,9 @@ class _Endings:
                 # The right port, and its color already off here: it was on the move, or nothing watches beyond.
                 return "evidence_missing", here, None
             if self._case.pair(row["pair"]).destination.outside:
-                return "left_domain", here, None
+                # To a VM of another server, which may pass it on: nobody watches that port.
+                vm = port is not None and not port.type
+                return "evidence_missing" if vm else "left_domain", here, None
             if port is None and self._was_balanced(row):
                 return "evidence_missing", here, None
             wanted = self._inventory.ends(self._case.pair(row["pair"]).destination)

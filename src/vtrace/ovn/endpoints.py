@@ -74,6 +74,8 @@ class EndpointResolver:
         single = network.num_addresses == 1
         if not found:
             found = await self._translated(text, str(network.network_address), vpc) if single else []
+        if not found and single:
+            found = await self._behind_route(network, vpc)
         if not found and (not vpc or await self._is_vpc(vpc)):
             wanted = str(network.network_address) if single else str(network)
             return [Endpoint(name=text, port="", address=wanted, addresses=(wanted,), vpc=vpc)]
@@ -149,9 +151,25 @@ class EndpointResolver:
                 found.append(msgspec.structs.replace(end, name=text, aliases=(alias,), only=address))
         return found
 
+    async def _behind_route(self, address: Any, vpc: str) -> list[Endpoint]:
+        """The VM that a static route, not a default one, sends packets for the address to; none where several do."""
+        rows = await self._nb.select("Logical_Router_Static_Route", (), ("_uuid", "ip_prefix", "nexthop"))
+        routes = [(_network(row["ip_prefix"]), _network(row["nexthop"]), row["_uuid"]) for row in rows]
+        found: dict[str, tuple[int, Endpoint]] = {}
+        for prefix, nexthop, uuid in routes:
+            if prefix is None or nexthop is None or not prefix.prefixlen or prefix.version != address.version:
+                continue
+            for owner in await self._owners("static_routes", uuid) if address.subnet_of(prefix) else ():
+                for end in await self._near(str(nexthop.network_address), [owner]):
+                    if vpc in ("", end.vpc) and (end.vpc not in found or found[end.vpc][0] < prefix.prefixlen):
+                        own = str(address.network_address)
+                        end = msgspec.structs.replace(end, address=own, addresses=(own,))
+                        found[end.vpc] = (prefix.prefixlen, end)
+        return [end for _, end in found.values()] if len(found) == 1 else []
+
     async def _owners(self, column: str, uuid: str) -> list[Row]:
         """The switches and routers that refer to a row."""
-        tables = ("Logical_Router",) if column == "nat" else ("Logical_Switch", "Logical_Router")
+        tables = ("Logical_Router",) if column in ("nat", "static_routes") else ("Logical_Switch", "Logical_Router")
         results = await self._nb.select_many([(table, [(column, "includes", uuid_ref(uuid))], ()) for table in tables])
         return [row for rows in results for row in rows]
 

@@ -272,6 +272,39 @@ async def test_a_floating_ip_is_its_vm(text: str, port: str) -> None:
     assert [(a.address, a.kind, a.shared) for a in found.aliases] == [(text, "floating", False)]
 
 
+ROUTED = {
+    **TABLES,
+    "Logical_Router": [
+        {**router("r1", "blue"), "static_routes": ("wide", "narrow", "default", "discarded")},
+        {**router("r2", "green"), "static_routes": ("greens",)},
+    ],
+    "Logical_Router_Static_Route": [
+        {"_uuid": "wide", "ip_prefix": "10.7.0.0/16", "nexthop": "10.0.0.1"},
+        {"_uuid": "narrow", "ip_prefix": "10.7.1.0/24", "nexthop": "10.0.0.2"},
+        {"_uuid": "default", "ip_prefix": "0.0.0.0/0", "nexthop": "10.0.0.2"},
+        {"_uuid": "discarded", "ip_prefix": "10.6.0.0/24", "nexthop": "discard"},
+        {"_uuid": "greens", "ip_prefix": "10.8.0.0/24", "nexthop": "10.0.0.1"},
+    ],
+}
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("text", "port"),
+    [("10.7.1.5", "blue2"), ("10.7.9.5", "blue1"), ("blue/10.7.1.5", "blue2"), ("green/10.8.0.3", "green1")],
+)
+async def test_an_address_behind_a_vm_is_found_by_the_route_to_it(text: str, port: str) -> None:
+    (found,) = await resolver(ROUTED).resolve(text, 4)
+    assert (found.port, found.address, found.addresses) == (port, text.split("/")[-1], (text.split("/")[-1],))
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("text", ["10.6.0.1", "198.51.100.7"])
+async def test_a_default_route_or_one_to_no_vm_leads_outside(text: str) -> None:
+    (found,) = await resolver(ROUTED).resolve(text, 4)
+    assert (found.port, found.outside) == ("", True)
+
+
 @pytest.mark.anyio
 async def test_the_address_of_a_source_nat_is_nobody_in_particular() -> None:
     with pytest.raises(UsageError) as error:

@@ -74,7 +74,7 @@ def likely_passes(flows: Sequence[DatapathFlow], question: SiteQuestion, color: 
         passes = chains.pop()
         wanted = set(datapath.recirculations(passes[-1])) if len(passes) < _MAX_PASSES else ()
         here = [f for f in flows if f.recirc_id in wanted and f.recirc_id and Wanted(proto=question.proto).may_be(f)]
-        here = [f for f in here if any(Wanted(src=src, dst=dst).may_be(f) for src, dst in question.seen)] or here
+        here = [f for f in here if _fits_seen(f, question)] or here
         here = [f for f in here if Wanted(ports=question.ports).may_be(f)] or here
         chains += [[*passes, f] for f in here]
         if not wanted:
@@ -84,6 +84,17 @@ def likely_passes(flows: Sequence[DatapathFlow], question: SiteQuestion, color: 
         key=lambda c: (question.lost and datapath.ends_in_drop(c[-1]), min(f.packets for f in c)),
         default=[],
     )
+
+
+def _fits_seen(flow: DatapathFlow, question: SiteQuestion) -> bool:
+    """Whether a later pass may be of the question's packet, by the addresses that the packet had.
+
+    As long as it was seen with one pair of addresses only, what translates it may give it another source or destination
+    in the pass where it is lost.
+    """
+    if len(question.seen) > 1:
+        return any(Wanted(src=src, dst=dst).may_be(flow) for src, dst in question.seen)
+    return any(Wanted(src=src).may_be(flow) or Wanted(dst=dst).may_be(flow) for src, dst in question.seen)
 
 
 def _is_entry(flow: DatapathFlow, tos: int) -> bool:

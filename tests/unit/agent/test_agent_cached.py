@@ -99,3 +99,17 @@ FLOW = "ufid:1, recirc_id(0),in_port(vm),eth_type(0x0800),ipv4(src=10.0.0.0/24,p
 def test_what_a_flow_takes_in(fields: dict[str, Any], fits: bool) -> None:
     (flow,) = parse_dump(FLOW)
     assert Wanted(**fields).may_be(flow) is fits
+
+
+# A router's VIP: a connection that is known has the backend's address in its second pass, a new one still the VIP's.
+ON_ROUTER = """
+ufid:1, recirc_id(0),in_port(vm),eth_type(0x0800),ipv4(src=10.0.0.1,dst=10.9.9.9,proto=6,tos=0/0xfc),tcp(src=5/0,dst=80), packets:35, actions:ct(zone=8,nat),recirc(0x16)
+ufid:2, recirc_id(0x16),in_port(vm),eth_type(0x0800),ipv4(src=10.0.0.1,dst=10.0.0.2,proto=6),tcp(src=7/0,dst=8080), packets:3, actions:drop
+ufid:3, recirc_id(0x16),in_port(vm),eth_type(0x0800),ipv4(src=10.0.0.1/0.0.0.0,dst=10.9.9.9,proto=6),tcp(src=7/0,dst=80), packets:30, actions:hash(l4(0)),recirc(0x47)
+ufid:4, recirc_id(0x47),in_port(vm),eth_type(0x0800),ipv4(src=10.0.0.1/0.0.0.0,dst=10.9.9.9/0.0.0.0,proto=6/0),tcp(src=7/0,dst=80/0), packets:30, actions:web3
+"""
+
+
+@pytest.mark.parametrize(("lost", "passed"), [(True, ["1", "2"]), (False, ["1", "3", "4"])])
+def test_the_pass_in_which_it_is_translated_may_be_that_in_which_it_is_lost(lost: bool, passed: list[str]) -> None:
+    assert passes(ON_ROUTER, proto=6, lost=lost) == passed

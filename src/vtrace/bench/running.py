@@ -131,14 +131,14 @@ class Run:
         threads = [threading.Thread(target=self._lane, args=(lab, waiting), name=lab) for lab in self._labs]
         for thread in threads:
             thread.start()
-        try:
-            for thread in threads:
-                thread.join()
-        except KeyboardInterrupt:
-            self._tell("stopping after the cases under way")
-            self._stopping.set()
-            for thread in threads:
-                thread.join()
+        while any(thread.is_alive() for thread in threads):
+            try:
+                for thread in threads:
+                    thread.join()
+            except KeyboardInterrupt:
+                # Again and again, if need be: what was injected is taken back, and the labs go down.
+                self._tell("stopping after the cases under way")
+                self._stopping.set()
         if self._failed:
             raise self._failed[0]
 
@@ -305,5 +305,12 @@ def _diagnose(lab: str, words: Sequence[str]) -> dict[str, Any]:
 
 def _vtrace(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*PROGRAM, *words], capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=LAB_UP_S, check=False
+        [*PROGRAM, *words],
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        timeout=LAB_UP_S,
+        check=False,
+        # Ctrl-C is for us: a lab that is being built or taken down is not broken off.
+        start_new_session=True,
     )

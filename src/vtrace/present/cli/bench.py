@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from vtrace.errors import UsageError
 from vtrace.lab import programs
+from vtrace.present.cli.ending import end_as_by_ctrl_c
 
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -57,6 +58,7 @@ def _faults(args: argparse.Namespace) -> int:
     chosen = [f for f in known if f.name in args.only.split(",")] if args.only else list(known)
     kinds = tuple(args.traffic.split(",")) if args.traffic else ()
     programs.require_root()
+    end_as_by_ctrl_c()
     cases = drawing.draw(chosen, args.cases, args.seed, kinds=kinds, mode=args.mode)
     results = Results(args.results or Path(f"vtrace-faults-{args.seed}.jsonl"))
     try:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import ipaddress
-import os
-import signal
 import sys
 from functools import partial
 from typing import TYPE_CHECKING
@@ -15,6 +13,7 @@ import msgspec
 from vtrace.errors import CannotWorkError, UsageError
 from vtrace.model.answer import Answer
 from vtrace.model.task import Direction, TaskSpec, TrafficFilter
+from vtrace.present.cli.ending import end_as_by_ctrl_c
 from vtrace.task import admission
 
 if TYPE_CHECKING:
@@ -94,9 +93,7 @@ def run(arguments: argparse.Namespace) -> int:
             rundir=arguments.rundir,
             bridge=arguments.bridge,
         )
-    for name in (signal.SIGTERM, signal.SIGHUP):
-        # Ended in the same way as by Ctrl-C: everything of ours is removed first.
-        signal.signal(name, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    end_as_by_ctrl_c()
     while True:
         answer = anyio.run(partial(_diagnose, spec, cloud))
         _print(answer, as_json=arguments.json)

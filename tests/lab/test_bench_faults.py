@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 from pathlib import Path
 
@@ -52,3 +54,21 @@ def test_goes_on_where_it_was(tmp_path: Path) -> None:
     assert [json.loads(line)["case"]["number"] for line in lines] == [0, 1]
     assert "case 1" in told
     assert "case 0" not in told
+
+
+def test_what_is_broken_off_leaves_nothing(tmp_path: Path) -> None:
+    labs = set(os.listdir("/run/vtrace/lab")) if os.path.isdir("/run/vtrace/lab") else set()
+    words = ("--cases", "4", "--seed", "3", "--lanes", "2", "--only", "acl_drop_to_lport", "--traffic", "vpc,slb")
+    argv = [*PROGRAM, "bench", "faults", "--results", str(tmp_path / "cases.jsonl"), *words]
+    # As a shell without job control starts what is to run in the background.
+    run = subprocess.Popen(
+        argv, stderr=subprocess.PIPE, text=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)
+    )
+    assert run.stderr is not None
+    with run:
+        assert "case" in run.stderr.readline()
+        assert set(os.listdir("/run/vtrace/lab")) > labs
+        run.terminate()
+        told = run.stderr.read()
+    assert "stopping after the cases under way" in told
+    assert set(os.listdir("/run/vtrace/lab")) == labs, told

@@ -128,13 +128,14 @@ class Run:
                 waiting.put(left)
         for lab in self._labs:
             _vtrace("lab", "down", "--lab", lab)
-        threads = [threading.Thread(target=self._lane, args=(lab, waiting), name=lab) for lab in self._labs]
-        for thread in threads:
-            thread.start()
-        while any(thread.is_alive() for thread in threads):
+        ended = [threading.Event() for _ in self._labs]
+        for lab, event in zip(self._labs, ended, strict=True):
+            threading.Thread(target=self._lane, args=(lab, waiting, event), name=lab).start()
+        while not all(event.is_set() for event in ended):
             try:
-                for thread in threads:
-                    thread.join()
+                # Not Thread.join: one that is interrupted takes the thread for ended (Python 3.11).
+                for event in ended:
+                    event.wait()
             except KeyboardInterrupt:
                 # Again and again, if need be: what was injected is taken back, and the labs go down.
                 self._tell("stopping after the cases under way")
@@ -142,7 +143,7 @@ class Run:
         if self._failed:
             raise self._failed[0]
 
-    def _lane(self, lab: str, waiting: queue.SimpleQueue[list[Case]]) -> None:
+    def _lane(self, lab: str, waiting: queue.SimpleQueue[list[Case]], ended: threading.Event) -> None:
         try:
             while not self._stopping.is_set():
                 try:
@@ -153,6 +154,8 @@ class Run:
         except BaseException as error:  # noqa: BLE001 (handed to the caller of run)
             self._failed.append(error)
             self._stopping.set()
+        finally:
+            ended.set()
 
     def _batch(self, lab: str, batch: Sequence[Case]) -> None:
         left = list(batch)

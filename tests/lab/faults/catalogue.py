@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from faults.facts import Facts
 from faults.model import Do, Expect, Fault, Pair, Proto, Row
@@ -24,6 +25,8 @@ class Entry:
     Attributes:
         placements: where it can be injected.
         near: whether it has a near-miss.
+        ips: IP versions. OVN answers neighbor solicitations in ovn-controller (ovn-northd(8)): where that of the
+            sender's server is stopped, a sender of IPv6 soon sends nothing more.
     """
 
     name: str
@@ -31,6 +34,7 @@ class Entry:
     placements: tuple[str, ...]
     protos: tuple[Proto, ...] = ("udp", "tcp", "icmp")
     near: bool = True
+    ips: tuple[Literal[4, 6], ...] = (4, 6)
 
 
 ANYWHERE = ("switched-local", "switched-remote", "routed-local", "routed-remote")

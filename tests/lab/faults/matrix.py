@@ -35,7 +35,7 @@ def coordinates(entry: Entry, number: int, *, near: bool) -> Coordinates:
         "name": entry.name,
         "placement": entry.placements[-1 - number % len(entry.placements)],
         "proto": entry.protos[number % len(entry.protos)],
-        "ip": 6 if number % 5 in (1, 4) else 4,
+        "ip": 6 if number % 5 in (1, 4) and 6 in entry.ips else 4,
         "opened_before": number % 4 != 3,
         "dscp": DSCPS[number // 2 % len(DSCPS)],
         "near_miss": near,
@@ -60,7 +60,7 @@ def whole() -> Iterator[Coordinates]:
     draw = random.Random(seed())
     for entry in entries().values():
         nears = (False, True) if entry.near else (False,)
-        for placement, proto, ip, near in itertools.product(entry.placements, entry.protos, (4, 6), nears):
+        for placement, proto, ip, near in itertools.product(entry.placements, entry.protos, entry.ips, nears):
             yield {
                 "name": entry.name,
                 "placement": placement,

@@ -105,12 +105,12 @@ def _deleted(at: str) -> Build:
 
 
 TUNNELS: tuple[Entry, ...] = (
-    Entry("tunnel_sender_key", _changed("sender", "options:key=5"), REMOTE),
-    Entry("tunnel_sender_dst_port", _changed("sender", "options:dst_port=6099"), REMOTE),
-    Entry("tunnel_sender_type", _changed("sender", "type=vxlan"), REMOTE),
+    Entry("tunnel_sender_key", _changed("sender", "options:key=5"), REMOTE, ips=(4,)),
+    Entry("tunnel_sender_dst_port", _changed("sender", "options:dst_port=6099"), REMOTE, ips=(4,)),
+    Entry("tunnel_sender_type", _changed("sender", "type=vxlan"), REMOTE, ips=(4,)),
     Entry("tunnel_receiver_remote_ip", _changed("receiver", "options:remote_ip=10.250.0.77"), REMOTE),
     Entry("tunnel_receiver_local_ip", _changed("receiver", "options:local_ip=10.250.0.77"), REMOTE),
-    Entry("tunnel_deleted_sender", _deleted("sender"), REMOTE),
+    Entry("tunnel_deleted_sender", _deleted("sender"), REMOTE, ips=(4,)),
     Entry("tunnel_deleted_receiver", _deleted("receiver"), REMOTE),
     Entry("tunnel_no_route", no_way, REMOTE),
 )

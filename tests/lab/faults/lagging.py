@@ -112,6 +112,6 @@ def deleted(pair: Pair, facts: Facts) -> Fault:
 
 LAGGING: tuple[Entry, ...] = (
     Entry("stale_outlived", outlived, ANYWHERE),
-    Entry("stale_missing_route", missing_route, ROUTED),
+    Entry("stale_missing_route", missing_route, ROUTED, ips=(4,)),
     Entry("stale_deleted", deleted, ANYWHERE),
 )

@@ -133,9 +133,7 @@ class Inspector:
         """
         wanted = Wanted.of(question)
         flows = [f for f in await self._recent(path, question.in_ofport) if wanted.may_be(f)]
-        since_s = time.monotonic() - self._counters.began_s
-        # What was cached for packets of before says nothing of the task's.
-        flows = [f for f in flows if datapath.ends_in_drop(f) and (f.unused_s is None or f.unused_s <= since_s)]
+        flows = [f for f in flows if datapath.ends_in_drop(f) and self._is_of_the_task(f)]
         if not flows:
             raise NothingCachedError("The datapath caches no flow of this traffic that it drops", path)
         busiest = max(flows, key=lambda f: f.packets)
@@ -146,7 +144,12 @@ class Inspector:
         async with self._turn:
             path = unixctl.ctl_path(self._rundir, "ovs-vswitchd")
             cached = await self._cached(path, question.in_ofport, Wanted.of(question))
-            return sum(flow.packets for flow in cached if _is_ip(flow) and not is_neighbor_discovery(flow))
+            cached = [flow for flow in cached if _is_ip(flow) and not is_neighbor_discovery(flow)]
+            return sum(flow.packets for flow in cached if self._is_of_the_task(flow))
+
+    def _is_of_the_task(self, flow: DatapathFlow) -> bool:
+        """Whether packets hit a cached flow since the task began: one of before says nothing of the task's."""
+        return flow.unused_s is None or flow.unused_s <= time.monotonic() - self._counters.began_s
 
     async def _cached(self, path: str, ofport: int, wanted: Wanted) -> list[DatapathFlow]:
         """The cached first passes of what comes in by a port and may be wanted."""

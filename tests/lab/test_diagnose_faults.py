@@ -20,7 +20,7 @@ def test_fault(facts: Facts, lab_as_it_was: dict[str, bridges.Standing], coordin
 
 
 def test_every_fault_was_taken_back(facts: Facts, lab_as_it_was: dict[str, bridges.Standing]) -> None:
-    """Else one case may have spoilt the next. Rows that come back have new uuids, interfaces and conntrack zones new numbers."""
+    """Else one case may have spoilt the next. Rows come back with new uuids, interfaces and zones with new numbers."""
 
     def without_numbers(standing: bridges.Standing) -> set[str]:
         texts = {re.sub(r"cookie=0x[0-9a-f]+, ?", "", entry) for entry in standing.of_others()}

@@ -44,12 +44,16 @@ def verdicts(case: Case, pair: Pair, found: Sequence[Ending], asked: Sequence[En
     return []
 
 
-def _vif(inventory: Inventory, end: Endpoint) -> Where:
-    """Where an endpoint's packets come in; of an address outside the gateway's port to the physical network."""
+def _vif(inventory: Inventory, end: Endpoint, seen_on: str = "") -> Where:
+    """Where an endpoint's packets come in; of an address outside the gateway's port to the physical network.
+
+    Args:
+        seen_on: the chassis where they did, of several where they may.
+    """
     found = next(iter(inventory.ends(end)), None)
     if found is None:
         return Where(port=end.name)
-    chassis = found.chassis or next(iter(sorted(inventory.entrances(found))), "")
+    chassis = found.chassis or (seen_on if end.outside else "") or next(iter(sorted(inventory.entrances(found))), "")
     return where_of(inventory, chassis, Place(datapath=found.datapath, in_key=found.key))
 
 
@@ -162,7 +166,7 @@ def _kept_from_color(case: Case, pair: Pair, *, seen: bool) -> Verdict | None:
             to=end,
             packets=0,
             confidence=CONCLUDED,
-            where=here if untranslated else _vif(case.inventory, pair.source),
+            where=here if untranslated else _vif(case.inventory, pair.source, inspection.chassis),
             why=Why(
                 code=cause.code,
                 actor=cause.actor,

@@ -166,7 +166,7 @@ class Injector:
             sent, arrived = capture.sent(flow), capture.arrived(flow)
             right = {
                 "all lost": sent > 0 and not arrived,
-                "some lost": arrived > 0 and (arrived < sent or flow.proto == "tcp"),
+                "some lost": 0 < arrived < sent,
                 "none lost": 0 < sent <= arrived + IN_FLIGHT,
                 "nothing sent": not sent,
             }[effect]

@@ -341,6 +341,15 @@ def test_a_bridge_before_ours_is_blamed_for_what_never_came() -> None:
     assert (found.loss, told(only(found))[0]) == ("yes", "foreign_flow_entry")
 
 
+@pytest.mark.parametrize("chassis", [GW, HV1])
+def test_it_is_the_bridge_of_the_gateway_where_it_was_seen(chassis: str) -> None:
+    key = f"in_port(eth1),eth_type(0x0800),ipv4(src={OUTSIDE},dst={FLOATING},proto=17)"
+    several = with_port(EDGE, "cr-r1-public", standby=(HV1,))
+    seen = replace(uncolored(key), chassis=chassis)
+    found = only(attribute(case([], [seen], pairs=[from_outside(FLOATS)], inventory=several)))
+    assert found.where.server == {GW: "gw", HV1: "hv1"}[chassis]
+
+
 @pytest.mark.parametrize("end", ["proto=17),udp(dst=54)", "proto=6),tcp(dst=53)"])
 def test_a_bridge_before_ours_that_ends_other_traffic_is_not_blamed(end: str) -> None:
     key = f"in_port(eth1),eth_type(0x0800),ipv4(src={OUTSIDE},dst={FLOATING},{end}"

@@ -34,7 +34,7 @@ Trait = Literal[
 ]
 """Of the ways in `ways/`."""
 Shape = Literal["local", "remote", "switched", "routed", "alias", "forward", "reply"]
-Absence = Literal["unwatched", "direct", "unchecked", "unforced", "as sent"]
+Absence = Literal["unwatched", "direct", "unchecked", "unforced", "as sent", "one way"]
 Need = Shape | Absence | Trait
 
 # Achelous (SIGCOMM 2023), table 2: 234 anomalies that a large cloud saw in two months.

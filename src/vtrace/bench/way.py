@@ -113,6 +113,7 @@ class Way(msgspec.Struct, frozen=True, kw_only=True):
             "alias": True,
             "unwatched": "watched" not in self.traits,
             "direct": not self.balancers,
+            "one way": len({frozenset((a, b.server)) for a, b in self.crossings}) == len(self.crossings),
             "as sent": self.asked[0][1] == self.towards[0],
             "unchecked": "checked" not in self.traits,
             "unforced": "on router" not in self.traits,

@@ -49,7 +49,7 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         given: the codes that were given, "" for no cause; for the confusion matrix.
-        unknown: it said that it does not know.
+        unknown: it said that it does not know, where that is not the right answer.
         false_alarm: loss "yes" where nothing was lost.
     """
 
@@ -103,7 +103,7 @@ def judge(right: Expected, document: Mapping[str, Any]) -> Judgement:
         loss=loss == right.loss,
         where=all(found is not None and _place(found) == wanted.place() for wanted, found in pairs),
         why=all(found is not None and _is_cause(wanted, found) for wanted, found in pairs),
-        unknown=loss == "unknown" or "unknown" in given,
+        unknown=(loss == "unknown" and right.loss != "unknown") or "unknown" in given,
         false_alarm=loss == "yes" and right.loss == "no",
         given=given,
     )

@@ -88,6 +88,8 @@ class Results:
             # A run that was killed may have left half a line: that case is run again.
             with contextlib.suppress(msgspec.DecodeError):
                 outcome = msgspec.json.decode(line, type=Outcome)
+                if outcome.right is not None and outcome.answer is not None:
+                    outcome = msgspec.structs.replace(outcome, judgement=judge(outcome.right, outcome.answer))
                 self.done[outcome.case.number] = outcome
 
     def add(self, outcome: Outcome) -> None:

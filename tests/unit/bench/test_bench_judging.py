@@ -139,6 +139,7 @@ def test_a_silent_source_leaves_the_loss_unknown() -> None:
     assert right.loss == "unknown"
     said = verdict("source_silent", kind="no_traffic", pattern=None, object_=("Logical_Switch_Port", UUID))
     assert judge(right, document(said, loss="unknown")).all_three
+    assert not judge(right, document(said, loss="unknown")).unknown
     assert not judge(right, document(said, loss="no")).loss
 
 

@@ -94,8 +94,8 @@ def fill(case: Case, known: dict[str, Fault], state: LabState, rename: topologie
     ways = way.written(case.kind, rename) if rename else ()
     ip = rng.choice([v for v in (4, 6) if all(v in f.versions for f in faults)])
     protos = [p for p in ("udp", "tcp", "icmp") if all(p in f.protocols for f in faults)]
-    # A second fault is in another pair of the same direction.
-    directions = [need for f in faults for need in f.needs if need in ("forward", "reply")]
+    # A second fault is in another pair with the same sender: replies would have one receiver, whose faults are of both.
+    directions = ["forward"] if len(faults) > 1 else []
     one = _way(case, faults[:1], ways, state, rng, directions=directions)
     proto = rng.choice([p for p in protos if p in one.protocols] or ["udp"])
     port = one.port or rng.randint(*PORTS)

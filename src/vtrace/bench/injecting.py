@@ -154,16 +154,21 @@ class Injector:
             failed.append(str(error))
         return failed
 
-    def check(self, capture: Capture) -> None:
+    def check(self, capture: Capture) -> list[tuple[int, int]]:
         """Holds what the capture saw during the diagnosis against what the faults claim to do.
+
+        Returns:
+            How many packets of each flow were sent, and how many arrived.
 
         Raises:
             VoidError: the faults did something else.
         """
         capture.read()
+        counts = []
         for number, flow in enumerate(self._ready.flows):
             effect = self._effect(number)
             sent, arrived = capture.sent(flow), capture.arrived(flow)
+            counts.append((sent, arrived))
             right = {
                 "all lost": sent > 0 and not arrived,
                 "some lost": 0 < arrived < sent,
@@ -172,6 +177,7 @@ class Injector:
             }[effect]
             if not right:
                 raise VoidError(f"{effect} was injected", flow.way.name, f"{sent} sent, {arrived} arrived")
+        return counts
 
     def _effect(self, number: int) -> str:
         if self._ready.case.mode == "near-miss" or number >= len(self._ready.faults):

@@ -48,6 +48,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
         void: why it says nothing; then there is no answer.
         inject: the commands that were run, as a shell takes them.
         took_s: from the start of the diagnosing process to its end.
+        passed: packets of each flow that were sent and that arrived meanwhile, as captured.
     """
 
     case: Case
@@ -63,6 +64,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     right: Expected | None = None
     judgement: Judgement | None = None
     took_s: float = 0.0
+    passed: tuple[tuple[int, int], ...] = ()
     void: str = ""
     commit: str = ""
     answer: dict[str, Any] | None = None
@@ -208,7 +210,7 @@ class Run:
                 began = time.monotonic()
                 answer = _diagnose(state.name, words)
                 took_s = time.monotonic() - began
-                injector.check(capture)
+                passed = injector.check(capture)
         except (VoidError, ProgramError) as error:
             return msgspec.structs.replace(outcome, void=str(error))
         return msgspec.structs.replace(
@@ -217,6 +219,7 @@ class Run:
             right=right,
             judgement=judge(right, answer),
             took_s=round(took_s, 3),
+            passed=tuple(passed),
             answer=answer,
         )
 

@@ -20,7 +20,7 @@ ARRIVES_S = 15.0
 ACTS_S = 12.0
 QUIET_S = 0.08
 POLL_S = 0.03
-IN_FLIGHT = 8
+IN_FLIGHT = 2
 """Packets that the capture at one end may have and the other's not, since the two are read one after the other."""
 RESET = 0x04
 """Of the flags in a TCP header (RFC 9293, 3.1)."""

@@ -77,6 +77,7 @@ def _missing(router: LogicalDatapath, last: LogRecord, why: str, confidence: flo
         summary=f"it left for {last.dst} with the private address {last.src}, which nobody there can answer: {why}",
         object=ObjectRef(type="Logical_Router", uuid=router.nb_uuid, name=router.name),
         fix=f"ovn-nbctl lr-nat-list {router.name}; ovn-nbctl lr-nat-add {router.name} snat EXTERNAL {last.src}",
+        evidence=(Evidence(source=f"ovn-nbctl lr-nat-list {router.name}", text=f"no row translates {last.src}"),),
         confidence=confidence,
     )
 
@@ -102,6 +103,7 @@ def unaddressable(pair: Pair, inventory: Inventory) -> Cause | None:
         object=ObjectRef(type="Logical_Router", uuid=router.nb_uuid, name=router.name),
         fix=f"ovn-nbctl lr-nat-list {router.name}; "
         f"ovn-nbctl lr-nat-add {router.name} dnat_and_snat EXTERNAL {own.address}",
+        evidence=(Evidence(source=f"ovn-nbctl lr-nat-list {router.name}", text=f"no row is for {own.address}"),),
         confidence=CONCLUDED,
     )
 

@@ -213,7 +213,14 @@ def _kept_out(case: Case, pair: Pair) -> Why | None:
     cause = cause or (None if answers else unaddressable(pair, inventory))
     if cause is None:
         return None
-    return Why(code=cause.code, actor=cause.actor, summary=cause.summary, object=cause.object, fix=cause.fix)
+    return Why(
+        code=cause.code,
+        actor=cause.actor,
+        summary=cause.summary,
+        object=cause.object,
+        evidence=cause.evidence,
+        fix=cause.fix,
+    )
 
 
 def _silent_outside(case: Case, pair: Pair) -> Why:

@@ -275,7 +275,7 @@ def test_one_and_the_same_datagram_to_all_is_a_packet_of_each_pair(watch: Watch,
         try:
             eventually(lambda: len(watch.read().sent) == len(ways), "the datagrams to be sent")
             well = set(ways) - ({ways[1]} if blocked == "red-web1" else set())
-            eventually(lambda: all(watch.read().arrived[way] for way in well), "the others to arrive")
+            eventually(lambda: well <= set(watch.read().arrived), "the others to arrive")
             args = ("--from", "red-web1", "--to", ",".join(RECEIVERS), "--proto", "udp", "--dport", str(PORT))
             answer = diagnose(watch, *args)
         finally:

@@ -16,7 +16,7 @@ from vtrace.attribute.endings import Ending, where_of
 from vtrace.attribute.operator import port_type
 from vtrace.model.answer import Evidence, ObjectRef, Verdict, Where, Why
 from vtrace.model.inspection import Inspection
-from vtrace.model.inventory import Inventory
+from vtrace.model.inventory import Inventory, LogicalPort
 from vtrace.model.task import Direction, Endpoint, Pair
 
 _NUMBERS = {"tcp": "6", "udp": "17", "icmp": "1 58"}
@@ -55,6 +55,11 @@ def _vif(inventory: Inventory, end: Endpoint, seen_on: str = "") -> Where:
         return Where(port=end.name)
     chassis = found.chassis or (seen_on if end.outside else "") or next(iter(sorted(inventory.entrances(found))), "")
     return where_of(inventory, chassis, Place(datapath=found.datapath, in_key=found.key))
+
+
+def _port_ref(inventory: Inventory, port: LogicalPort | None, name: str) -> ObjectRef:
+    """An endpoint's port as an answer's object; by the endpoint's name where it has none."""
+    return ObjectRef(type=port_type(inventory), uuid=port.nb_uuid if port else "", name=port.name if port else name)
 
 
 def _no_traffic(case: Case, pair: Pair, forward: Sequence[Ending]) -> Verdict:
@@ -234,11 +239,7 @@ def _silent_outside(case: Case, pair: Pair) -> Why:
         actor="guest",
         summary=f"nothing of this traffic came in from {pair.source.name}, neither by "
         f"{', '.join(places) or 'a gateway'} nor by the server of the VM",
-        object=ObjectRef(
-            type=port_type(case.inventory),
-            uuid=port.nb_uuid if port else "",
-            name=port.name if port else pair.source.name,
-        ),
+        object=_port_ref(case.inventory, port, pair.source.name),
         fix=f"does {pair.source.name} send to {carried or pair.destination.address}? capture on the provider network, "
         "and look whether anybody answers ARP or ND for that address there",
     )
@@ -302,11 +303,7 @@ def _silent(case: Case, pair: Pair) -> Why:
         code="source_silent",
         actor="guest",
         summary=f"nothing of this traffic left {pair.source.name}, {rest}",
-        object=ObjectRef(
-            type=port_type(case.inventory),
-            uuid=port.nb_uuid if port else "",
-            name=port.name if port else pair.source.name,
-        ),
+        object=_port_ref(case.inventory, port, pair.source.name),
         evidence=(
             Evidence(
                 source=f"entries at the interface of {port.name if port else pair.source.name}",
@@ -381,11 +378,7 @@ def _nothing_to_answer(case: Case, pair: Pair, packets: int) -> Why:
         actor="guest",
         summary=f"nothing of this traffic left {pair.source.name}, and there was nothing to answer: none of the "
         f"{packets} packets from {pair.destination.name} is known to have reached it",
-        object=ObjectRef(
-            type=port_type(case.inventory),
-            uuid=port.nb_uuid if port else "",
-            name=port.name if port else pair.source.name,
-        ),
+        object=_port_ref(case.inventory, port, pair.source.name),
         fix="see what became of the forward direction",
     )
 
@@ -416,11 +409,7 @@ def _not_answering(case: Case, pair: Pair, found: Sequence[Ending]) -> Verdict |
             code="guest_not_answering",
             actor="guest",
             summary=f"{len(arrived)} packets {verb} {pair.destination.name}, and nothing came back from it",
-            object=ObjectRef(
-                type=port_type(case.inventory),
-                uuid=port.nb_uuid if port else "",
-                name=port.name if port else pair.destination.name,
-            ),
+            object=_port_ref(case.inventory, port, pair.destination.name),
             evidence=(
                 Evidence(
                     source=f"counting entries at the interface of {port.name if port else pair.destination.name}",

@@ -187,6 +187,12 @@ class Links:
             if lost:
                 yield sender, receiver, lost, len(samples) - len(lost)
 
+    def lost_at_last(self, sender: str, receiver: str) -> tuple[int, ...]:
+        """The endings of what the link lost since it passed a packet for the last time, by the sender's clock."""
+        samples = self._sent.get((sender, receiver), [])
+        passed_ns = max((s.mono_ns for s in samples if s.ending is None), default=-1)
+        return tuple(s.ending for s in samples if s.ending is not None and s.mono_ns > passed_ns)
+
     def _told(self, samples: Sequence[_Sample], confidence: float) -> Iterable[tuple[int, float, str, str]]:
         passed = [s.length for s in samples if s.ending is None]
         long = [s for s in samples if s.ending is not None and s.length > max(passed)]

@@ -11,7 +11,7 @@ import msgspec
 import msgspec.structs
 
 from vtrace.attribute.case import Case, TunnelCheck
-from vtrace.attribute.cause import CANDIDATE, Cause, Place, rfc3339, trace_command
+from vtrace.attribute.cause import CANDIDATE, CONCLUDED, Cause, Place, rfc3339, trace_command
 from vtrace.attribute.causes import find_cause
 from vtrace.attribute.causes_balancer import backend_down
 from vtrace.attribute.causes_elsewhere import astray, at_a_rival
@@ -127,11 +127,29 @@ class _Endings:
             server, cause = sender, dropped_by_sender(self._case, sender, pairs, len(lost), passed)
             if cause is None:
                 server, cause = receiver, lost_by_receiver(self._case, receiver, pairs, len(lost), passed)
+            if cause is None:
+                server, cause = sender, self._not_sent(sender, receiver, found, lasts)
+                lost = links.lost_at_last(sender, receiver)
             for number in lost if cause is not None else ():
                 last = lasts[number]
                 place = Place(datapath=last.datapath, in_key=last.in_key, out_key=last.out_key)
                 where = where_of(self._inventory, server, place)
                 found[number] = msgspec.structs.replace(found[number], kind="dropped", where=where, cause=cause)
+
+    def _not_sent(
+        self, sender: str, receiver: str, found: Sequence[Ending], lasts: Sequence[LogRecord]
+    ) -> Cause | None:
+        """Why the sender could send nothing to the receiver, if that was seen of another packet.
+
+        Each packet is held against the inspection of its own flow, and a flow that the switch cached before the
+        tunnel broke still shows an output.
+        """
+        for ending, last in zip(found, lasts, strict=True):
+            cause = ending.cause
+            seen = cause is not None and cause.code == "tunnel_unreachable" and ending.kind == "dropped"
+            if cause is not None and seen and (last.chassis, last.peer) == (sender, receiver):
+                return msgspec.structs.replace(cause, confidence=min(cause.confidence, CONCLUDED), place=Place())
+        return None
 
     def _is_for_another(self, row: dict[str, Any]) -> bool:
         """Whether it went to a shared address (a VIP, a source NAT's) and was translated to another endpoint's."""

@@ -120,8 +120,12 @@ class Waiting:
 
     def __enter__(self) -> Waiting:
         assert self._task.stderr is not None
+        said: list[str] = []
         while self._until not in (line := self._task.stderr.readline()):
-            assert line, f"it ended before it said {self._until}"
+            said.append(line)
+            if not line:
+                out, _ = self._task.communicate()
+                raise AssertionError(f"it ended before it said {self._until}:\n{''.join(said)}{out}")
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from builders import DB, HV1, HV2, WEB, WEB2, Recorder, case, inspection, step
+from builders import DB, HV1, HV2, WEB, WEB1, WEB2, Recorder, case, inspection, step
 from builders import DEFAULT as DEFAULT_ENTRY
 from builders import PHYSICAL as PHYSICAL_ENTRY
+from msgspec.structs import replace
 
 from vtrace.attribute.case import TunnelCheck
 from vtrace.attribute.verdicts import attribute
 from vtrace.model.answer import Verdict
 from vtrace.model.inspection import Inspection
+from vtrace.model.record import Point, flow_id
 
 WRONG = "hv1 uses the tunnel key 5, and OVN sets it by flow"
 CHECK = TunnelCheck(sender=HV1, receiver=HV2, tunnel="ovn-hv2-0", remote_ip="192.0.2.2", tunnel_back="ovn-hv1-0")
@@ -96,6 +98,41 @@ def test_a_server_without_any_tunnel_to_the_other() -> None:
 
 def test_with_both_ends_right_it_was_the_wire() -> None:
     assert why(answer(sent(), check=CHECK))[:2] == ("lost_between", "physical_loss")
+
+
+def flows(fates: str) -> Recorder:
+    """A packet for each sign, each of a flow of its own: "." arrives, "-" does not."""
+    recorder = Recorder()
+    for key, fate in enumerate(fates, start=1):
+        ports = {"sport": 40000 + key, "dport": 80}
+        recorder.write(HV1, Point.FIRST_HOP, WEB, key, pair=0, in_key=WEB1, in_ofport=5, ttl=64, **ports)
+        recorder.sent(key, **ports)
+        if fate == ".":
+            recorder.came(key, **ports)
+            recorder.out(key, **ports)
+    return recorder
+
+
+def cached(recorder: Recorder) -> list[Inspection]:
+    """Of the last flow that its packets can't be sent; of the others that they are, as the switch cached it before."""
+    firsts = [r for r in recorder.records if r.point == Point.FIRST_HOP]
+    passes = step(PHYSICAL_ENTRY, ("output:20",), table=39, out_key=WEB2)
+    found = [inspection(passes, outcome="tunnel", outputs=("20",), flow_id=flow_id(r)) for r in firsts[:-1]]
+    return [*found, replace(refused("native tunnel routing failed"), flow_id=flow_id(firsts[-1]))]
+
+
+def counted(recorder: Recorder) -> dict[str, int]:
+    found = attribute(case(recorder.records, cached(recorder), tunnels=(CHECK,)))
+    return {v.why.code if v.why else v.kind: v.packets for v in found.verdicts}
+
+
+def test_what_was_seen_of_one_flow_explains_what_the_others_lost_in_the_same_tunnel() -> None:
+    assert counted(flows("---")) == {"tunnel_unreachable": 3}
+    assert counted(flows("..---")) == {"tunnel_unreachable": 3, "delivered": 2}
+
+
+def test_what_the_wire_lost_while_the_tunnel_passed_others_is_its_own_loss() -> None:
+    assert counted(flows("--.--")) == {"physical_loss": 2, "tunnel_unreachable": 2, "delivered": 1}
 
 
 def test_a_local_interface_that_is_gone_is_no_tunnel() -> None:

@@ -93,6 +93,17 @@ build_venv() {
         "${pip[@]}" --no-deps --no-build-isolation -e .
         printf '%s\n' "$project" >"$venv/.vtrace-project"
     fi
+    compile_kernel
+}
+
+# Else the first diagnosis would have to wait for it.
+compile_kernel() {
+    local sources
+    sources=$(cat "$root_dir"/src/vtrace/reconstruct/*.py "$root_dir"/src/vtrace/compiled.py | sha256sum)
+    if unchanged .vtrace-compiled "$sources"; then return; fi
+    say "Compiling what reconstructs paths (half a minute, once)"
+    "$venv/bin/python" -m vtrace.reconstruct.warm
+    printf '%s\n' "$sources" >"$venv/.vtrace-compiled"
 }
 
 install_packages

@@ -7,6 +7,7 @@ import secrets
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import anyio
 import anyio.abc
@@ -17,7 +18,9 @@ from vtrace.agent.chassis import CLOSE_TIMEOUT_S, HANGING_TIMEOUT_S, ChassisAgen
 from vtrace.agent.plain import PlainAgent
 from vtrace.analyzer.arming import TIME_STEP_S
 from vtrace.analyzer.runner import Outcome, Progress, TaskRunner
+from vtrace.attribute.case import Case
 from vtrace.attribute.causes import rfc3339
+from vtrace.attribute.evidence import evidence_records
 from vtrace.attribute.verdicts import Attribution, attribute
 from vtrace.errors import CannotWorkError, UsageError, VTraceError
 from vtrace.lab import state as lab_state
@@ -115,8 +118,11 @@ def find_cloud(*, lab: str | None, nb: str | None, sb: str | None, rundir: str |
     return Cloud(nb=nb, sb=sb, servers=(Server(rundir=here, bridge=bridge),))
 
 
-async def diagnose(spec: TaskSpec, cloud: Cloud, progress: Progress) -> Answer:
+async def diagnose(spec: TaskSpec, cloud: Cloud, progress: Progress, records: Path | None = None) -> Answer:
     """Runs one task to its answer; leaves nothing on any bridge.
+
+    Args:
+        records: a file that takes all log records and what the chassis said of them (docs/records.md).
 
     Raises:
         UsageError, CannotWorkError: nothing was changed.
@@ -125,7 +131,7 @@ async def diagnose(spec: TaskSpec, cloud: Cloud, progress: Progress) -> Answer:
     spec = msgspec.structs.replace(spec, task_id=secrets.token_hex(8))
     admission.check(spec)
     if cloud.plain is not None:
-        return await _diagnose_plain(spec, cloud.plain, progress, started_ns)
+        return await _diagnose_plain(spec, cloud.plain, progress, started_ns, records)
     databases = OvnDatabases(Database(cloud.nb, "OVN_Northbound"), Database(cloud.sb, "OVN_Southbound"))
     async with AsyncExitStack() as stack:
         stack.callback(databases.close)
@@ -158,12 +164,16 @@ async def diagnose(spec: TaskSpec, cloud: Cloud, progress: Progress) -> Answer:
             agents[name].hangs = True
         left = await _close(agents, runner.outcome.notes)
     outcome = runner.outcome
+    if records is not None:
+        _keep(records, spec, case, outcome)
     for server_name in missing:
         outcome.notes.append(f"{server_name}: the traffic can reach it, and no agent covers it")
     return _answer(spec, pairs, found, outcome, started_ns, left)
 
 
-async def _diagnose_plain(spec: TaskSpec, cloud: PlainCloud, progress: Progress, started_ns: int) -> Answer:
+async def _diagnose_plain(
+    spec: TaskSpec, cloud: PlainCloud, progress: Progress, started_ns: int, records: Path | None
+) -> Answer:
     """`diagnose` on bridges without OVN."""
     ends = [
         [e for text in texts for e in resolve_plain(cloud, text, spec.traffic.ip_version)]
@@ -189,8 +199,23 @@ async def _diagnose_plain(spec: TaskSpec, cloud: PlainCloud, progress: Progress,
         for name in runner.silent_servers:
             agents[name].hangs = True
         left = await _close(agents, runner.outcome.notes)
+    if records is not None:
+        _keep(records, spec, case, runner.outcome)
     runner.outcome.notes += runner.bridge_notes()
     return _answer(spec, pairs, found, runner.outcome, started_ns, left)
+
+
+def _keep(path: Path, spec: TaskSpec, case: Case, outcome: Outcome) -> None:
+    """Writes what a task logged to a file; the answer does not depend on it."""
+    # Imported here: only who asks for it waits for Parquet.
+    from vtrace.collect.writing import write_records
+    from vtrace.model.record_schema import to_table
+
+    ends = [end for cost in outcome.costs.values() for end in cost.streams]
+    try:
+        write_records(path, to_table(outcome.records), ends, evidence_records(case, spec.task_id))
+    except UsageError as error:
+        outcome.notes.append(f"the records were not kept: {error}")
 
 
 async def _close(agents: Mapping[str, ChassisAgent], notes: list[str]) -> int:

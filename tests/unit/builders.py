@@ -20,7 +20,7 @@ from vtrace.model.plan import Claim, ColorUse, LocalVif, Scope
 from vtrace.model.record import LogRecord, Point
 from vtrace.model.record_schema import from_table, to_table
 from vtrace.model.task import Direction, Endpoint, Pair, TrafficFilter
-from vtrace.reconstruct.plain import reconstruct
+from vtrace.reconstruct.whole import reconstruct
 
 PROPERTY = settings(deadline=None, max_examples=25)
 

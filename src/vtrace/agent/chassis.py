@@ -263,6 +263,7 @@ class ChassisAgent:
             copies_cut=copies,
             records=self._logger.written,
             records_lost=unread,
+            streams=self._logger.streams(),
         )
 
     async def close(self) -> AgentCost:

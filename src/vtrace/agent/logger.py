@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+
 from vtrace.collect.link import AgentEvent, DoubtSeen, NeighborSeen, ProbeSeen
 from vtrace.color.registry import Role
 from vtrace.log.fragments import Fragments
 from vtrace.log.packet import PROTO_ICMP6, Headers, decode, decode_arp, packet_key
 from vtrace.model.openflow import PacketIn
 from vtrace.model.plan import Hook
-from vtrace.model.record import LogRecord, Point
+from vtrace.model.record import LogRecord, Point, StreamEnd
 
 # ICMPv6 types of router and neighbor discovery (RFC 4861).
 _NEIGHBOR_DISCOVERY = (133, 134, 135, 136, 137)
 
 
 class RecordLogger:
-    """Numbers and writes the records of one chassis.
+    """Numbers and writes the records of one chassis: those of each color and epoch by themselves.
 
     Attributes:
         hooks: what each of our entries' copies means, by cookie and, where entries of several ports share one, by
@@ -34,6 +36,8 @@ class RecordLogger:
         self._task_id = task_id
         self._secret = secret
         self._incarnation = incarnation
+        # Of each color and epoch: what reads the records of one of them can tell that some are missing.
+        self._written: dict[tuple[int, int], int] = defaultdict(int)
 
     def event(self, message: PacketIn, wall_ns: int, mono_ns: int) -> AgentEvent | None:
         """What a packet-in tells; None where it is not one of ours or can't be read (which is counted)."""
@@ -61,7 +65,15 @@ class RecordLogger:
         if hook.point < 0:
             return None
         self.written += 1
+        self._written[hook.color, hook.epoch] += 1
         return self._record(hook, message, headers, wall_ns, mono_ns)
+
+    def streams(self) -> tuple[StreamEnd, ...]:
+        """What was written so far, of each color and epoch."""
+        return tuple(
+            StreamEnd(chassis=self.chassis, incarnation=self._incarnation, color=color, epoch=epoch, written=written)
+            for (color, epoch), written in self._written.items()
+        )
 
     def _neighbor(self, hook: Hook, message: PacketIn, mono_ns: int) -> AgentEvent | None:
         arp = decode_arp(message.packet)
@@ -86,7 +98,7 @@ class RecordLogger:
             region=self._region,
             chassis=self.chassis,
             incarnation=self._incarnation,
-            seq=self.written,
+            seq=self._written[hook.color, hook.epoch],
             color=hook.color,
             epoch=hook.epoch,
             key=packet_key(headers, secret[-64:]),

@@ -10,7 +10,6 @@ from msgspec.structs import replace
 from vtrace.model.inventory import Inventory
 from vtrace.model.record import LogRecord, Point, flow_id
 from vtrace.model.task import Pair
-from vtrace.reconstruct.chaining import chain
 
 # A packet is lost when nothing of it was seen for this long after its last record.
 LOST_AFTER_S = 1.0
@@ -80,9 +79,10 @@ class Followed:
         if not self.first:
             return self.records[-1]
         if self._last is None:
-            ordered = sorted(self.records, key=lambda r: (r.chassis, r.incarnation, r.seq))
-            hops, _ = chain(list(enumerate(ordered)))
-            self._last = hops[-1][1]
+            # Compiled code is loaded while the first packets are being colored.
+            from vtrace.reconstruct.live import hops_of
+
+            self._last = hops_of(self.records)[-1]
         return self._last
 
     def begin(self, start: LogRecord) -> None:

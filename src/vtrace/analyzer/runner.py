@@ -6,6 +6,7 @@ import importlib
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import anyio
 import anyio.to_thread
@@ -38,7 +39,9 @@ from vtrace.model.record import LogRecord
 from vtrace.model.task import Direction, Pair, TaskSpec, TaskState
 from vtrace.ovn.objects import ObjectResolver
 from vtrace.plain.objects import PlainObjects
-from vtrace.reconstruct.chaining import Goal
+
+if TYPE_CHECKING:
+    from vtrace.reconstruct.schema import Goal
 
 TICK_S = 0.02
 EVENTS_PER_TURN = 1000
@@ -55,7 +58,7 @@ Progress = Callable[[str], None]
 
 
 class Outcome:
-    """What a run gathered, beside its case."""
+    """What a run gathered, beside its case; `records` are all, also those of packets beyond N."""
 
     def __init__(self) -> None:
         self.state = TaskState.NEW
@@ -64,6 +67,7 @@ class Outcome:
         self.changes: list[Change] = []
         self.packets_in_doubt = 0
         self.beyond_n = 0
+        self.records: list[LogRecord] = []
 
 
 class TaskRunner:
@@ -216,6 +220,7 @@ class TaskRunner:
 
     def _take(self, event: AgentEvent, group: anyio.abc.TaskGroup) -> None:
         if isinstance(event, LogRecord):
+            self.outcome.records.append(event)
             self._follow.add(event, time.monotonic())
             self._turns.take(event)
             if event.pair in self._pairs and self._follow.has_enough(event.pair):
@@ -445,7 +450,7 @@ class TaskRunner:
             for name, agent in self._arming.live.items():
                 group.start_soon(self._cost_of, name, agent)
         from vtrace.model.record_schema import from_table, to_table
-        from vtrace.reconstruct.plain import reconstruct
+        from vtrace.reconstruct.whole import reconstruct
 
         found = reconstruct(to_table(self._follow.records), self._goals())
         self.outcome.notes += [*self._asking.notes, *self._arming.notes, *self._reply_notes()]
@@ -475,13 +480,16 @@ class TaskRunner:
         """The chassis whose Open vSwitch stopped to answer, or never did."""
         return tuple(sorted(self._arming.given_up))
 
-    def _goals(self) -> dict[int, Goal]:
+    def _goals(self) -> dict[tuple[str, int], Goal]:
         """Where each pair's packets should arrive, if that is one place: it tells their copy in a flood."""
-        found = {}
+        from vtrace.reconstruct.schema import Goal
+
+        found: dict[tuple[str, int], Goal] = {}
         for index, pair in self._pairs.items():
             ports = self._inventory.ends(pair.destination)
             if len(ports) == 1 and ports[0].chassis:
-                found[index] = Goal(datapath=ports[0].datapath, key=ports[0].key, chassis=ports[0].chassis)
+                port = ports[0]
+                found[self._spec.task_id, index] = Goal(datapath=port.datapath, key=port.key, chassis=port.chassis)
         return found
 
     async def _cost_of(self, name: str, agent: AgentLink) -> None:
@@ -517,4 +525,4 @@ class TaskRunner:
 
 async def _import_meanwhile() -> None:
     """Loads what reconstruction needs while packets are being colored."""
-    await anyio.to_thread.run_sync(importlib.import_module, "vtrace.reconstruct.plain")
+    await anyio.to_thread.run_sync(importlib.import_module, "vtrace.reconstruct.whole")

@@ -16,7 +16,7 @@ from vtrace.model.inspection import CtZone, SiteReport
 from vtrace.model.openflow import BridgeLayout, BridgePort, TunnelPort
 from vtrace.model.plain import PlainLayout
 from vtrace.model.plan import Claim, LocalVif, PlannedEntry
-from vtrace.model.record import LogRecord
+from vtrace.model.record import LogRecord, StreamEnd
 
 
 class ProbeSeen(msgspec.Struct, frozen=True, kw_only=True):
@@ -141,6 +141,7 @@ class AgentCost(msgspec.Struct, frozen=True, kw_only=True):
     copies_cut: int = 0
     records: int = 0
     records_lost: int = 0
+    streams: tuple[StreamEnd, ...] = ()
 
 
 class AgentLink(Protocol):

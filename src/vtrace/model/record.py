@@ -31,7 +31,7 @@ class LogRecord(msgspec.Struct, frozen=True, kw_only=True):
         region: availability zone of the chassis.
         chassis: chassis name (SB Chassis.name).
         incarnation: a number drawn when the agent started; `seq` begins again with each.
-        seq: per-chassis sequence number, from 1, without holes.
+        seq: sequence number in its log stream (chassis, incarnation, color, epoch), from 1, without holes.
         color: DSCP value that marks the packet; epoch: which use of that color.
         key: packet key, 64 bits, the same at every hop; as a signed integer.
         pair: number of the pair and direction in the task, -1 except at the first hop.
@@ -87,6 +87,50 @@ class LogRecord(msgspec.Struct, frozen=True, kw_only=True):
     ct_zone: int = 0
     wall_ns: int = 0
     mono_ns: int = 0
+
+
+class StreamEnd(msgspec.Struct, frozen=True, kw_only=True):
+    """How many records an agent has written of one color and epoch: more than those at hand were lost on the way.
+
+    The four names are those of a *log stream*, whose records are numbered by `seq` from 1.
+    """
+
+    chassis: str
+    incarnation: int
+    color: int
+    epoch: int
+    written: int
+
+
+class EvidenceRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What a chassis said on the spot about a flow that came in: it travels with the records that it explains.
+
+    Attributes:
+        task, pair, chassis: whose packets were asked about, and where; flow: `flow_id` of them, empty for any.
+        wall_ns, mono_ns: that chassis's clocks at the time.
+        outcome: how the slow path ended: "drop", "output", "tunnel", "controller" …
+        code: reason code of what it shows, empty where it shows none; actor, summary, fix: of the same.
+        object_type, object_uuid, object_name: what the reason names, empty where it names nothing.
+        datapath, in_key, out_key: where the packet was then, by tunnel keys; 0 where not known.
+    """
+
+    task: str
+    pair: int
+    chassis: str
+    flow: str = ""
+    wall_ns: int
+    mono_ns: int
+    outcome: str
+    code: str = ""
+    actor: str = ""
+    summary: str = ""
+    fix: str = ""
+    object_type: str = ""
+    object_uuid: str = ""
+    object_name: str = ""
+    datapath: int = 0
+    in_key: int = 0
+    out_key: int = 0
 
 
 # FIN, SYN and RST: what conntrack and stateful rules treat differently.

@@ -1,47 +1,133 @@
-"""The Arrow schema of log records, made of `LogRecord`'s fields.
+"""The published schema of log records (docs/records.md): one table of fields, from which all forms are made.
+
+Two forms hold the same fields. *Flat* has a column for each field: what people and other programs read, stored as
+Parquet or Arrow IPC. *Compact* is what is sent and kept in great numbers: fields that the entry which made the copy
+determines are one dictionary-encoded struct column, `place`, and those that all packets of a flow share another,
+`headers`; so a record costs an index for each, and a reader can look at each place once instead of at each record.
 
 Apart from `record`, since importing Arrow takes longer than a task may wait before it starts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import msgspec
 import pyarrow as pa
 
-from vtrace.model.record import LogRecord
+from vtrace.model.record import EvidenceRecord, LogRecord
+from vtrace.model.record import StreamEnd as StreamEnd
 
-_SMALL = {
-    "color",
-    "point",
-    "fragment",
-    "ecn",
-    "dscp",
-    "ttl",
-    "proto",
+SCHEMA_VERSION = 2
+VERSION_KEY = b"vtrace_record_version"
+STREAMS_KEY = b"vtrace_streams"
+EVIDENCE_KEY = b"vtrace_evidence"
+
+PLACE, HEADERS, RECORD = "place", "headers", "record"
+
+
+class RecordField(msgspec.Struct, frozen=True):
+    """A field of the schema. `group` is the struct column of the compact form that it stands in, or "record"."""
+
+    name: str
+    type: pa.DataType
+    group: str
+
+
+def _fields(group: str, arrow_type: pa.DataType, names: str) -> tuple[RecordField, ...]:
+    return tuple(RecordField(name, arrow_type, group) for name in names.split())
+
+
+_FIELDS = {
+    field.name: field
+    for field in (
+        *_fields(PLACE, pa.string(), "region chassis task peer tunnel_src tunnel_dst"),
+        *_fields(PLACE, pa.int64(), "incarnation epoch datapath in_key out_key in_ofport tunnel_id"),
+        *_fields(PLACE, pa.int32(), "pair"),
+        *_fields(PLACE, pa.uint8(), "color point dscp"),
+        *_fields(HEADERS, pa.string(), "src dst"),
+        *_fields(HEADERS, pa.int64(), "eth_src eth_dst"),
+        *_fields(HEADERS, pa.int32(), "vlan ct_zone"),
+        *_fields(HEADERS, pa.uint8(), "proto ecn"),
+        *_fields(RECORD, pa.int64(), "key seq wall_ns mono_ns"),
+        *_fields(RECORD, pa.uint32(), "ip_id length_bytes ct_state"),
+        *_fields(RECORD, pa.uint16(), "sport dport tcp_flags"),
+        *_fields(RECORD, pa.uint8(), "ttl fragment"),
+    )
 }
-_TEXT = {"region", "chassis", "task", "peer", "tunnel_src", "tunnel_dst", "src", "dst"}
+FIELDS = tuple(_FIELDS[name] for name in LogRecord.__struct_fields__)
+"""All fields, in the order of `LogRecord`."""
 
-
-def _type_of(name: str) -> pa.DataType:
-    if name in _TEXT:
-        return pa.string()
-    return pa.int16() if name in _SMALL else pa.int64()
-
-
-SCHEMA_VERSION = 1
 RECORD_SCHEMA: pa.Schema = pa.schema(
-    [pa.field(name, _type_of(name), nullable=False) for name in LogRecord.__struct_fields__],
-    metadata={"vtrace_record_version": str(SCHEMA_VERSION)},
+    [pa.field(f.name, f.type, nullable=False) for f in FIELDS],
+    metadata={VERSION_KEY: str(SCHEMA_VERSION).encode()},
 )
+"""The flat form."""
+
+
+def group_fields(group: str) -> tuple[RecordField, ...]:
+    """The fields of one group, in the order of the schema."""
+    return tuple(f for f in FIELDS if f.group == group)
+
+
+def struct_type(group: str) -> pa.StructType:
+    """The struct that a group is in the compact form."""
+    return pa.struct([pa.field(f.name, f.type, nullable=False) for f in group_fields(group)])
+
+
+# The wall clock is kept as what it is ahead of the other one: that hardly ever changes, so it takes no room.
+CLOCK_FIELD = "clock_ns"
+COMPACT_SCHEMA: pa.Schema = pa.schema(
+    [
+        *(pa.field(g, pa.dictionary(pa.int32(), struct_type(g)), nullable=False) for g in (PLACE, HEADERS)),
+        *(
+            pa.field(CLOCK_FIELD if f.name == "wall_ns" else f.name, f.type, nullable=False)
+            for f in group_fields(RECORD)
+        ),
+    ],
+    metadata=RECORD_SCHEMA.metadata,
+)
+"""The compact form."""
+
+
+def with_streams(schema: pa.Schema, ends: Iterable[StreamEnd]) -> pa.Schema:
+    """The schema with what its table's writers wrote in all, which travels as metadata."""
+    return schema.with_metadata({**(schema.metadata or {}), STREAMS_KEY: msgspec.json.encode(list(ends))})
+
+
+def streams_of(metadata: Mapping[bytes, bytes] | None) -> tuple[StreamEnd, ...]:
+    """What `with_streams` put in; nothing if it did not.
+
+    Raises:
+        msgspec.MsgspecError: the metadata are not what they should be.
+    """
+    text = (metadata or {}).get(STREAMS_KEY)
+    return msgspec.json.decode(text, type=tuple[StreamEnd, ...]) if text else ()
+
+
+def with_evidence(schema: pa.Schema, evidence: Iterable[EvidenceRecord]) -> pa.Schema:
+    """The schema with what chassis said about flows of these records, which travels as metadata."""
+    return schema.with_metadata({**(schema.metadata or {}), EVIDENCE_KEY: msgspec.json.encode(list(evidence))})
+
+
+def evidence_of(metadata: Mapping[bytes, bytes] | None) -> tuple[EvidenceRecord, ...]:
+    """What `with_evidence` put in; nothing if it did not.
+
+    Raises:
+        msgspec.MsgspecError: the metadata are not what they should be.
+    """
+    text = (metadata or {}).get(EVIDENCE_KEY)
+    return msgspec.json.decode(text, type=tuple[EvidenceRecord, ...]) if text else ()
 
 
 def to_table(records: Iterable[LogRecord]) -> pa.Table:
     """The records as an Arrow table of `RECORD_SCHEMA`."""
-    return pa.Table.from_pylist([msgspec.to_builtins(r) for r in records], schema=RECORD_SCHEMA)
+    rows = list(records)
+    columns = [pa.array([getattr(r, f.name) for r in rows], f.type) for f in FIELDS]
+    return pa.table(columns, schema=RECORD_SCHEMA)
 
 
 def from_table(table: pa.Table) -> list[LogRecord]:
     """The rows of an Arrow table of `RECORD_SCHEMA`."""
-    return [msgspec.convert(row, LogRecord) for row in table.to_pylist()]
+    columns = (table.column(name).to_pylist() for name in RECORD_SCHEMA.names)
+    return [LogRecord(**dict(zip(RECORD_SCHEMA.names, row, strict=True))) for row in zip(*columns, strict=True)]

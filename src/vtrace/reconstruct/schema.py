@@ -38,6 +38,14 @@ PATH_SCHEMA: pa.Schema = pa.schema(
 """One row a distinct path of a pair: `packets` took it; `hops` are the rows of one of them."""
 
 
+class Goal(msgspec.Struct, frozen=True, kw_only=True):
+    """The port that a pair's packets are meant for, and the chassis that has it."""
+
+    datapath: int
+    key: int
+    chassis: str
+
+
 class Reconstruction(msgspec.Struct, frozen=True, kw_only=True):
     """The result.
 

@@ -20,6 +20,9 @@ BYTE = st.integers(0, 255)
 RECORDS = st.builds(
     LogRecord,
     **dict.fromkeys(LogRecord.__struct_fields__, COUNT)
+    | dict.fromkeys(("sport", "dport", "tcp_flags"), st.integers(0, 2**16 - 1))
+    | dict.fromkeys(("ip_id", "length_bytes", "ct_state"), st.integers(0, 2**32 - 1))
+    | dict.fromkeys(("vlan", "ct_zone"), st.integers(-1, 2**31 - 1))
     | dict.fromkeys(("region", "chassis", "task", "peer", "tunnel_src", "tunnel_dst", "src", "dst"), TEXT)
     | dict.fromkeys(("color", "fragment", "ecn", "dscp", "ttl", "proto"), BYTE)
     | {
@@ -47,7 +50,7 @@ def test_records_round_trip_as_an_arrow_stream(records: list[LogRecord]) -> None
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
     back = pa.ipc.open_stream(sink.getvalue()).read_all()
-    assert back.schema.metadata == {b"vtrace_record_version": b"1"}
+    assert back.schema.metadata == {b"vtrace_record_version": b"2"}
     assert from_table(back) == records
 
 

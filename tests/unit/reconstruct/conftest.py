@@ -6,11 +6,15 @@ from collections.abc import Callable
 
 import pyarrow as pa
 import pytest
+import reference_plain
 
-from vtrace.reconstruct import plain
+from vtrace.reconstruct import whole
 from vtrace.reconstruct.schema import Reconstruction
 
-IMPLEMENTATIONS: dict[str, Callable[[pa.Table], Reconstruction]] = {"plain": plain.reconstruct}
+IMPLEMENTATIONS: dict[str, Callable[[pa.Table], Reconstruction]] = {
+    "reference": reference_plain.reconstruct,
+    "kernel": whole.reconstruct,
+}
 
 
 @pytest.fixture(params=sorted(IMPLEMENTATIONS), scope="session")

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from vtrace.model.plain import FIRST_BRIDGE
 from vtrace.model.record import Disposition, Point
 from vtrace.model.record_schema import to_table
-from vtrace.reconstruct.plain import reconstruct
+from vtrace.reconstruct.whole import reconstruct
 
 A, B, C = (FIRST_BRIDGE + number for number in range(3))
 

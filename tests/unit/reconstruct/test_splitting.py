@@ -12,11 +12,11 @@ from builders import DB, DB1, GW, HV1, HV2, PROPERTY, R1, R1_DB, R1_WEB, TO_ROUT
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
+from reference_chaining import chain
 
 from vtrace.model.record import LogRecord, Point
 from vtrace.model.record_schema import from_table, to_table
-from vtrace.reconstruct.chaining import Goal, chain
-from vtrace.reconstruct.schema import Reconstruction
+from vtrace.reconstruct.schema import Goal, Reconstruction
 
 Implementation = Callable[..., Reconstruction]
 Place = tuple[str, int, int]
@@ -28,7 +28,7 @@ BROADCAST = 0xFFFF_FFFF_FFFF
 
 
 def run(implementation: Implementation, records: Iterable[LogRecord], **goals: Goal) -> Reconstruction:
-    return implementation(to_table(records), {int(pair[1:]): goal for pair, goal in goals.items()})
+    return implementation(to_table(records), {("t1", int(pair[1:])): goal for pair, goal in goals.items()})
 
 
 def packets(found: Reconstruction) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ import argparse
 import ipaddress
 import sys
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -51,6 +52,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add("--json", action="store_true", help="print one JSON document")
     add("--watch", action="store_true", help="go on with new tasks until interrupted")
     add("--allow-dscp", action="store_true", help="color although something on the path reads or writes the DSCP")
+    add("--records", type=Path, metavar="FILE", help="keep all log records in FILE (.parquet or .arrow)")
     add("--controller", metavar="URL", help="give the task to a controller (not built yet)")
     add("--lab", metavar="NAME", help="work on this lab (default: VTRACE_LAB, or the lab named lab if it is up)")
     add("--nb", metavar="REMOTE", help="OVN northbound database (default: OVN_NB_DB)")
@@ -72,6 +74,10 @@ def run(arguments: argparse.Namespace) -> int:
 
     spec = _spec(arguments)
     admission.check(spec)
+    if arguments.records:
+        from vtrace.collect.writing import check_path
+
+        check_path(arguments.records)
     if arguments.controller:
         raise CannotWorkError(
             "There is no controller to give the task to",
@@ -95,16 +101,16 @@ def run(arguments: argparse.Namespace) -> int:
         )
     end_as_by_ctrl_c()
     while True:
-        answer = anyio.run(partial(_diagnose, spec, cloud))
+        answer = anyio.run(partial(_diagnose, spec, cloud, arguments.records))
         _print(answer, as_json=arguments.json)
         if not arguments.watch:
             return exit_code(answer)
 
 
-async def _diagnose(spec: TaskSpec, cloud: Cloud) -> Answer:
+async def _diagnose(spec: TaskSpec, cloud: Cloud, records: Path | None) -> Answer:
     from vtrace.embedded import diagnose
 
-    return await diagnose(spec, cloud, lambda text: print(f"vtrace: {text}", file=sys.stderr, flush=True))
+    return await diagnose(spec, cloud, lambda text: print(f"vtrace: {text}", file=sys.stderr, flush=True), records)
 
 
 def _print(answer: Answer, *, as_json: bool) -> None:

@@ -1,4 +1,4 @@
-"""Reconstruction, plain: clear rather than fast, for thousands of records.
+"""Reconstruction in plain Python, which the kernel is held against: clear rather than fast.
 
 Records are grouped by (color, epoch, packet key). Within a group hops are chained by what the records say: where
 one says the packet goes next against where the next says it came from. Clocks of two hosts are never compared.
@@ -6,19 +6,20 @@ one says the packet goes next against where the next says it came from. Clocks o
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
+from reference_chaining import Row, chain, is_flooded, is_for_group, leads_to
+from reference_splitting import follows, place, split_copies
 
-from vtrace.model.record import Disposition, Point
+from vtrace.model.record import Disposition, LogRecord, Point
 from vtrace.model.record_schema import RECORD_SCHEMA, from_table
-from vtrace.reconstruct.chaining import Goal, Row, chain, is_for_group
-from vtrace.reconstruct.schema import PACKET_SCHEMA, PATH_SCHEMA, Reconstruction
-from vtrace.reconstruct.splitting import place, split_copies
+from vtrace.reconstruct.schema import PACKET_SCHEMA, PATH_SCHEMA, Goal, Reconstruction
 
 
-def reconstruct(table: pa.Table, goals: Mapping[int, Goal] | None = None) -> Reconstruction:
+def reconstruct(table: pa.Table, goals: Mapping[tuple[str, int], Goal] | None = None) -> Reconstruction:
     """Chains records into paths.
 
     Args:
@@ -43,7 +44,9 @@ def reconstruct(table: pa.Table, goals: Mapping[int, Goal] | None = None) -> Rec
             unclaimed += 1
         for number, copy in enumerate(copies):
             first = copy[0][1]
-            hops, gap = chain(copy, (goals or {}).get(first.pair))
+            hops, gap = chain(copy, (goals or {}).get((first.task, first.pair)))
+            if not is_flooded(copy):
+                gap = any(not _goes_on(one, two) for (_, one), (_, two) in itertools.pairwise(hops))
             disposition = _disposition(hops)
             shown = {i for i, _ in hops}
             signature = (first.pair, disposition, *(place(record) for _, record in hops))
@@ -88,6 +91,14 @@ def canonical(table: pa.Table) -> pa.Table:
             seen.add(identity)
             keep.append(number)
     return ordered.take(pa.array(keep, pa.int64()))
+
+
+def _goes_on(last: LogRecord, record: LogRecord) -> bool:
+    """Whether nothing can be missing between two hops."""
+    here = (last.chassis, last.incarnation) == (record.chassis, record.incarnation)
+    if here and record.point not in (Point.FIRST_HOP, Point.INGRESS) and follows(last, record):
+        return True
+    return any(leads_to(last, record, exact=exact) for exact in (True, False))
 
 
 def _disposition(hops: Sequence[Row]) -> Disposition:

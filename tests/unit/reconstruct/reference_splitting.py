@@ -12,8 +12,9 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
+from reference_chaining import Row, Segment, crosses, is_flooded, is_for_group, is_sent, leads_to
+
 from vtrace.model.record import LogRecord, Point
-from vtrace.reconstruct.chaining import Row, Segment, crosses, is_flooded, is_for_group, is_sent, leads_to
 
 # How many ways to lay the pauses of two servers on each other are tried at most.
 _ALIGNMENTS = 50
@@ -81,7 +82,7 @@ def _owner(packets: Sequence[Sequence[Row]], free: Sequence[int], orphan: Sequen
 def _is_near(last: LogRecord, start: LogRecord) -> bool:
     """Whether only the record of an output or an ingress is missing between a packet's last and a stretch."""
     if start.point == Point.INGRESS:
-        return not is_sent(last) and start.peer == last.chassis and _follows(last, start)
+        return not is_sent(last) and start.peer == last.chassis and follows(last, start)
     return is_sent(last) and (start.chassis, *_on_the_wire(start)) == (last.peer, *_on_the_wire(last))
 
 
@@ -136,7 +137,7 @@ def _rank(segment: Segment, record: LogRecord) -> tuple[int, int] | None:
     if is_flooded(segment):
         there = any(_visit(other) == _visit(record) for _, other in segment)
         return None if there else (_likeness(last, record), 2)
-    if not _follows(last, record) or not (last.src == record.src or last.dst == record.dst):
+    if not follows(last, record) or not (last.src == record.src or last.dst == record.dst):
         return None
     if any(_visit(other) == _visit(record) for _, other in segment):
         return None
@@ -147,7 +148,7 @@ def _rank(segment: Segment, record: LogRecord) -> tuple[int, int] | None:
     return _likeness(last, record), 1 + sure
 
 
-def _follows(last: LogRecord, record: LogRecord) -> bool:
+def follows(last: LogRecord, record: LogRecord) -> bool:
     """Whether a record can be the next one on the same chassis: it says in which datapath the packet was.
 
     A router takes one off the TTL before it logs; a switch takes none.

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
-import msgspec
-
 from vtrace.model.plain import is_bridge
 from vtrace.model.record import LogRecord, Point
+from vtrace.reconstruct.schema import Goal
 
 Row = tuple[int, LogRecord]
 Segment = list[Row]
@@ -17,14 +16,6 @@ Segment = list[Row]
 FIRST_MULTICAST_KEY = 32768
 # The group bit of an Ethernet address (IEEE 802).
 _GROUP_BIT = 1 << 40
-
-
-class Goal(msgspec.Struct, frozen=True, kw_only=True):
-    """The port that a pair's packets are meant for, and the chassis that has it."""
-
-    datapath: int
-    key: int
-    chassis: str
 
 
 def chain(copy: Sequence[Row], goal: Goal | None = None) -> tuple[list[Row], bool]:
@@ -193,6 +184,6 @@ class _Tree:
 
     def _way_to(self, end: Row) -> list[Row]:
         way = [end]
-        while way[-1][0] in self._before and len(way) <= len(self._rows):
+        while way[-1][0] in self._before and len(way) < len(self._rows):
             way.append(self._before[way[-1][0]])
         return way[::-1]

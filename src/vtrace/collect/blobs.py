@@ -1,0 +1,177 @@
+"""Blobs: how log records are sent and kept in great numbers. Bytes in, tables out; nothing is read or written here.
+
+A blob holds 1,000 to 10,000 records of one region, color, epoch and bucket of the packet key: an Arrow IPC stream of
+`COMPACT_SCHEMA` with a single batch, the whole of it compressed with zstd (RFC 8878). `zstd -d` and any Arrow library
+read it. A blob's records are of whole packets as far as their writer saw them: two blobs of one bucket together hold
+what a packet has in this bucket, and no other bucket has any of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from vtrace.errors import UsageError
+from vtrace.model.record_schema import (
+    CLOCK_FIELD,
+    COMPACT_SCHEMA,
+    HEADERS,
+    PLACE,
+    RECORD,
+    RECORD_SCHEMA,
+    STREAMS_KEY,
+    VERSION_KEY,
+    StreamEnd,
+    group_fields,
+    streams_of,
+    struct_type,
+    with_streams,
+)
+
+_ZSTD_LEVEL = 1
+_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+# Below it row numbers made of several columns' fit into 64 bits together with another column's.
+_ROOM = 1 << 62
+
+
+def compact(flat: pa.Table) -> pa.RecordBatch:
+    """The compact form of a table of `RECORD_SCHEMA`; rows keep their order, metadata stay."""
+    columns = {
+        group: _dictionary(flat.select([f.name for f in group_fields(group)]), struct_type(group))
+        for group in (PLACE, HEADERS)
+    }
+    for field in group_fields(RECORD):
+        columns[field.name] = flat.column(field.name).combine_chunks()
+    columns[CLOCK_FIELD] = pc.subtract(columns.pop("wall_ns"), columns["mono_ns"])
+    schema = COMPACT_SCHEMA.with_metadata({**(flat.schema.metadata or {}), VERSION_KEY: _version()})
+    return pa.RecordBatch.from_arrays([columns[name] for name in COMPACT_SCHEMA.names], schema=schema)
+
+
+def flat(table: pa.Table) -> pa.Table:
+    """The flat form of a table of `COMPACT_SCHEMA`; rows keep their order, metadata stay."""
+    columns: dict[str, pa.ChunkedArray] = {}
+    for group in (PLACE, HEADERS):
+        chunks = [chunk.dictionary.take(chunk.indices) for chunk in table.column(group).chunks]
+        for number, field in enumerate(group_fields(group)):
+            columns[field.name] = pa.chunked_array([chunk.field(number) for chunk in chunks], field.type)
+    for field in group_fields(RECORD):
+        if field.name != "wall_ns":
+            columns[field.name] = table.column(field.name)
+    columns["wall_ns"] = pc.add(table.column(CLOCK_FIELD), table.column("mono_ns"))
+    schema = RECORD_SCHEMA.with_metadata(table.schema.metadata)
+    return pa.table([columns[name] for name in RECORD_SCHEMA.names], schema=schema)
+
+
+def encode(table: pa.Table | pa.RecordBatch, ends: Iterable[StreamEnd] = ()) -> bytes:
+    """One blob of a table in the flat form, or of a batch in the compact one.
+
+    Args:
+        ends: what the writers of these records have written in all so far, if they know.
+    """
+    small = table if isinstance(table, pa.RecordBatch) else compact(table)
+    small = small.replace_schema_metadata(with_streams(small.schema, ends).metadata if ends else small.schema.metadata)
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, small.schema) as writer:
+        writer.write_batch(small)
+    codec = pa.Codec("zstd", compression_level=_ZSTD_LEVEL)
+    return bytes(codec.compress(sink.getvalue(), asbytes=True))
+
+
+def decode(blob: bytes | memoryview | pa.Buffer) -> pa.RecordBatch:
+    """The records of a blob, in the compact form.
+
+    Raises:
+        UsageError: it is no blob, or one of a newer schema that leaves out what is needed.
+    """
+    buffer = pa.py_buffer(blob)
+    try:
+        size = _content_size(buffer)
+        plain = pa.Codec("zstd").decompress(buffer, decompressed_size=size)
+        batch = pa.ipc.open_stream(plain).read_next_batch()
+    except (pa.ArrowException, OSError, StopIteration, IndexError, ValueError) as error:
+        raise UsageError("This is no blob of log records", "", str(error), "See docs/records.md") from error
+    missing = [name for name in COMPACT_SCHEMA.names if name not in batch.schema.names]
+    if missing:
+        raise UsageError(
+            "This blob of log records lacks columns", ", ".join(missing), "", "It needs those of docs/records.md"
+        )
+    return batch
+
+
+def ends_of(tables: Iterable[pa.Table | pa.RecordBatch]) -> tuple[StreamEnd, ...]:
+    """What the writers of all these have written: of each log stream the highest number that one of them tells.
+
+    Raises:
+        UsageError: the metadata of one are not understood.
+    """
+    found: dict[tuple[str, int, int, int], StreamEnd] = {}
+    for table in tables:
+        try:
+            ends = streams_of(table.schema.metadata)
+        except msgspec.MsgspecError as error:
+            where = STREAMS_KEY.decode()
+            raise UsageError("The metadata of log records are not understood", where, str(error), "") from error
+        for end in ends:
+            name = (end.chassis, end.incarnation, end.color, end.epoch)
+            if name not in found or found[name].written < end.written:
+                found[name] = end
+    return tuple(found[name] for name in sorted(found))
+
+
+def row_numbers(columns: Sequence[pa.Array | pa.ChunkedArray]) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers equal rows of these columns alike.
+
+    Returns:
+        For each row its number, from 0 in the order of first appearance; and for each number a row that has it.
+    """
+    codes = np.zeros(len(columns[0]), np.int64)
+    room = 1
+    for column in columns:
+        array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+        encoded = array.dictionary_encode()
+        values = len(encoded.dictionary)
+        if values <= 1:
+            continue
+        if room * values >= _ROOM:
+            codes, room = _dense(codes)
+        codes = codes * values + encoded.indices.to_numpy(zero_copy_only=False)
+        room *= values
+    codes, room = _dense(codes)
+    first = np.full(room, len(codes), np.int64)
+    np.minimum.at(first, codes, np.arange(len(codes)))
+    return codes, first
+
+
+def _dense(codes: np.ndarray) -> tuple[np.ndarray, int]:
+    encoded = pa.array(codes).dictionary_encode()
+    return encoded.indices.to_numpy().astype(np.int64), len(encoded.dictionary)
+
+
+def _dictionary(table: pa.Table, type_: pa.StructType) -> pa.DictionaryArray:
+    numbers, first = row_numbers(table.columns)
+    rows = table.take(pa.array(first))
+    arrays = [column.combine_chunks().cast(field.type) for column, field in zip(rows.columns, type_, strict=True)]
+    values = pa.StructArray.from_arrays(arrays, fields=list(type_))
+    return pa.DictionaryArray.from_arrays(pa.array(numbers, pa.int32()), values)
+
+
+def _content_size(blob: pa.Buffer) -> int:
+    """The size that a zstd frame says its content has (RFC 8878, 3.1.1.1)."""
+    head = bytes(blob[:18])
+    if head[:4] != _ZSTD_MAGIC:
+        raise ValueError("it does not begin as zstd data do")
+    descriptor = head[4]
+    single = descriptor >> 5 & 1
+    at = 5 + (0 if single else 1) + (0, 1, 2, 4)[descriptor & 3]
+    width = (1 if single else 0, 2, 4, 8)[descriptor >> 6]
+    if not width:
+        raise ValueError("it does not say how large its content is")
+    return int.from_bytes(head[at : at + width], "little") + (256 if width == 2 else 0)
+
+
+def _version() -> bytes:
+    return RECORD_SCHEMA.metadata[VERSION_KEY]

@@ -1,0 +1,174 @@
+"""Makes the columns and tables that compiled code looks at of records in the compact form. Whole columns at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from vtrace.collect.blobs import row_numbers
+from vtrace.model.plain import FIRST_BRIDGE
+from vtrace.model.record import Point
+from vtrace.model.record_schema import HEADERS, PLACE, group_fields, struct_type
+from vtrace.reconstruct import layout
+from vtrace.reconstruct.layout import Columns, Tables
+from vtrace.reconstruct.schema import Goal
+
+# Tunnel keys of multicast groups begin here (ovn-sb(5), Multicast_Group).
+FIRST_MULTICAST_KEY = 32768
+# The group bit of an Ethernet address (IEEE 802).
+GROUP_BIT = 1 << 40
+# What tells one place of a path from another.
+SPOT_FIELDS = ("chassis", "point", "datapath", "in_key", "out_key", "in_ofport", "peer")
+
+
+class Prepared(msgspec.Struct, frozen=True, kw_only=True):
+    """Records, ready for the kernel.
+
+    Attributes:
+        places: the distinct places as a table of the fields of `place`; the rows of `tables.places` are the same.
+        pairs: (task, pair) of each number in the column PAIR.
+    """
+
+    columns: Columns
+    tables: Tables
+    places: pa.Table
+    pairs: pa.Table
+
+
+def prepare(batches: Sequence[pa.RecordBatch], goals: Mapping[tuple[str, int], Goal] | None = None) -> Prepared:
+    """Joins batches of the compact form.
+
+    Args:
+        goals: where the packets of each (task, pair) should come out, if that is one place.
+    """
+    places, place_rows = _unified(batches, PLACE)
+    headers, header_rows = _unified(batches, HEADERS)
+    place_table, pairs = _place_table(places)
+    return Prepared(
+        columns=Columns(
+            key=_column(batches, "key"),
+            place=place_rows,
+            header=header_rows,
+            sport=_column(batches, "sport"),
+            dport=_column(batches, "dport"),
+            ttl=_column(batches, "ttl"),
+            seq=_column(batches, "seq"),
+            mono_ns=_column(batches, "mono_ns"),
+        ),
+        tables=Tables(
+            places=place_table,
+            headers=_header_table(headers),
+            goals=_goal_table(places, place_table, pairs, goals or {}),
+        ),
+        places=places,
+        pairs=pairs,
+    )
+
+
+def _column(batches: Sequence[pa.RecordBatch], name: str) -> np.ndarray:
+    arrays = [batch.column(name).to_numpy() for batch in batches]
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+
+
+def _unified(batches: Sequence[pa.RecordBatch], group: str) -> tuple[pa.Table, np.ndarray]:
+    """The distinct values of a dictionary column of all batches, and for each record its row among them."""
+    encoded = [batch.column(group) for batch in batches]
+    type_ = struct_type(group)
+    rows = pa.concat_arrays([_as(one.dictionary, type_) for one in encoded])
+    table = pa.Table.from_arrays(
+        [rows.field(n) for n in range(type_.num_fields)], [f.name for f in group_fields(group)]
+    )
+    numbers, first = row_numbers(table.columns)
+    numbers = numbers.astype(np.int32)
+    found, offset = [], 0
+    for one in encoded:
+        found.append(numbers[offset : offset + len(one.dictionary)][one.indices.to_numpy()])
+        offset += len(one.dictionary)
+    return table.take(pa.array(first)), found[0] if len(found) == 1 else np.concatenate(found)
+
+
+def _as(values: pa.StructArray, type_: pa.StructType) -> pa.StructArray:
+    """The known fields of a struct: a newer writer may have more of them, in another order."""
+    if values.type.equals(type_):
+        return values
+    return pa.StructArray.from_arrays([values.field(f.name).cast(f.type) for f in type_], fields=list(type_))
+
+
+def _numbers(table: pa.Table, names: Sequence[str]) -> np.ndarray:
+    return row_numbers([table.column(name) for name in names])[0].astype(np.int32)
+
+
+def _place_table(places: pa.Table) -> tuple[np.ndarray, pa.Table]:
+    rows = np.zeros((places.num_rows, layout.PLACE_COLUMNS), np.int32)
+    values = {name: places.column(name).to_numpy() for name in ("point", "datapath", "in_key", "out_key", "pair")}
+    chassis = pa.chunked_array([*places.column("chassis").chunks, *places.column("peer").chunks], pa.string())
+    names, _ = row_numbers([chassis])
+    own, peer = np.split(names.astype(np.int32), 2)
+    has_peer = pc.not_equal(places.column("peer"), "").to_numpy()
+    rows[:, layout.SOURCE] = _source_order(places)
+    rows[:, layout.CHASSIS] = own
+    rows[:, layout.PEER] = np.where(has_peer, peer, layout.NO_CHASSIS)
+    rows[:, layout.POINT] = values["point"]
+    # Numbers of datapaths begin with 1: 0 stands for what is not across a tunnel.
+    rows[:, layout.DATAPATH] = _numbers(places, ["datapath"]) + 1
+    rows[:, layout.CROSSES] = np.where(values["datapath"] < FIRST_BRIDGE, rows[:, layout.DATAPATH], 0)
+    rows[:, layout.CROSSES][values["datapath"] == 0] = 0
+    for name, column in (("in_key", layout.IN_KEY), ("out_key", layout.OUT_KEY)):
+        rows[:, column] = np.where(values[name] == 0, 0, _numbers(places, [name]) + 1)
+    rows[:, layout.USE] = _numbers(places, ["color", "epoch"])
+    first = values["point"] == Point.FIRST_HOP
+    numbers, some = row_numbers([places.column("task"), places.column("pair")])
+    rows[:, layout.PAIR] = np.where(first, numbers, -1)
+    spot = _numbers(places, SPOT_FIELDS)
+    rows[:, layout.SPOT] = spot
+    rows[:, layout.VISIT] = row_numbers([pa.array(spot), places.column("incarnation")])[0]
+    sent = (values["point"] == Point.REMOTE_OUTPUT) & has_peer
+    grouped = values["out_key"] >= FIRST_MULTICAST_KEY
+    rows[:, layout.FLAGS] = sent * layout.SENT + grouped * layout.GROUP
+    return rows, places.select(["task", "pair"]).take(pa.array(some))
+
+
+def _source_order(places: pa.Table) -> np.ndarray:
+    """Numbers agents in the order of their chassis' names and incarnations, whichever order they come in."""
+    numbers, first = row_numbers([places.column("chassis"), places.column("incarnation")])
+    sources = places.select(["chassis", "incarnation"]).take(pa.array(first))
+    order = pc.sort_indices(sources, [("chassis", "ascending"), ("incarnation", "ascending")]).to_numpy()
+    ranks = np.empty(len(order), np.int32)
+    ranks[order] = np.arange(len(order), dtype=np.int32)
+    return ranks[numbers]
+
+
+def _header_table(headers: pa.Table) -> np.ndarray:
+    rows = np.zeros((headers.num_rows, 3), np.int32)
+    rows[:, layout.SRC] = _numbers(headers, ["src"])
+    rows[:, layout.DST] = _numbers(headers, ["dst"])
+    rows[:, layout.TO_GROUP] = (headers.column("eth_dst").to_numpy() & GROUP_BIT) != 0
+    return rows
+
+
+def _goal_table(
+    places: pa.Table, rows: np.ndarray, pairs: pa.Table, goals: Mapping[tuple[str, int], Goal]
+) -> np.ndarray:
+    """The goals in the numbers of the table of places; what no record has stays -1."""
+    table = np.full((pairs.num_rows, 3), -1, np.int32)
+    if not goals:
+        return table
+    datapaths, keys, chassis, peers = (
+        dict(zip(places.column(name).to_pylist(), rows[:, column].tolist(), strict=True))
+        for name, column in (
+            ("datapath", layout.DATAPATH),
+            ("out_key", layout.OUT_KEY),
+            ("chassis", layout.CHASSIS),
+            ("peer", layout.PEER),
+        )
+    )
+    names = zip(pairs.column("task").to_pylist(), pairs.column("pair").to_pylist(), strict=True)
+    for number, name in enumerate(names):
+        if goal := goals.get(name):
+            where = chassis.get(goal.chassis, peers.get(goal.chassis, -2))
+            table[number] = datapaths.get(goal.datapath, -1), keys.get(goal.key, -2), where
+    return table

@@ -442,8 +442,8 @@ def after_egress(inspection: Inspection, inventory: Inventory) -> Cause | None:
 
 
 def _diverted(inspection: Inspection, wanted: Sequence[LogicalPort], inventory: Inventory) -> Cause | None:
-    """What output a packet elsewhere, although it had been handed to the right port's entry."""
-    if inspection.outcome != "output":
+    """What sent a packet elsewhere, also by a tunnel, although it had been handed to the right port's entry."""
+    if inspection.outcome not in ("output", "tunnel"):
         return None
     names = {port.name for port in wanted}
     right = [str(p.ofport) for p in inspection.ports if p.iface_id in names]

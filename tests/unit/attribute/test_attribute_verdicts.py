@@ -228,6 +228,18 @@ def handed_out(**changes: object) -> Inspection:
     return inspection(PASSES, OUT, outcome="output", outputs=("6",), chassis=HV2, ports=(reading,))
 
 
+@pytest.mark.parametrize(
+    ("port", "outcome", "found"),
+    [(9, "output", "foreign_flow_entry"), (9, "tunnel", "foreign_flow_entry"), (6, "output", "")],
+    ids=["another interface", "a tunnel", "the right interface"],
+)
+def test_an_entry_by_hand_below_ours_diverts_what_was_handed_out(port: int, outcome: str, found: str) -> None:
+    foreign = step(FOREIGN, (f"output:{port}",), table=65, priority=200, cookie=0, out_key=WEB2)
+    seen = inspection(PASSES, foreign, outcome=outcome, outputs=(str(port),), chassis=HV2, ports=(INTERFACE,))
+    verdict = only(attribute(case(log_of("...").records, [seen])))
+    assert (verdict.kind, code(verdict)) == ("dropped" if found else "delivered", found)
+
+
 def test_vif_down() -> None:
     verdict = only(attribute(case(log_of("...").records, [handed_out(link_up=False)])))
     assert (verdict.kind, code(verdict), verdict.where.port) == ("dropped", "vif_down", "web2")

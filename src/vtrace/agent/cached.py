@@ -75,7 +75,7 @@ def likely_passes(flows: Sequence[DatapathFlow], question: SiteQuestion, color: 
         wanted = set(datapath.recirculations(passes[-1])) if len(passes) < _MAX_PASSES else ()
         here = [f for f in flows if f.recirc_id in wanted and f.recirc_id and Wanted(proto=question.proto).may_be(f)]
         here = [f for f in here if _fits_seen(f, question)] or here
-        here = [f for f in here if Wanted(ports=question.ports).may_be(f)] or here
+        here = [f for f in here if Wanted(ports=question.ports).may_be(f) or _continues(f, question)] or here
         chains += [[*passes, f] for f in here]
         if not wanted:
             whole.append(passes)
@@ -95,6 +95,18 @@ def _fits_seen(flow: DatapathFlow, question: SiteQuestion) -> bool:
     if len(question.seen) > 1:
         return any(Wanted(src=src, dst=dst).may_be(flow) for src, dst in question.seen)
     return any(Wanted(src=src).may_be(flow) or Wanted(dst=dst).may_be(flow) for src, dst in question.seen)
+
+
+def _continues(flow: DatapathFlow, question: SiteQuestion) -> bool:
+    """Whether a later pass is of a connection to where the packet was sent, whatever port it was given since.
+
+    Conntrack's original tuple tells; where a flow leaves it open, that of the packet it was made for.
+    """
+    tuple_ = _fields(flow, "ct_tuple4(") or _fields(flow, "ct_tuple6(") or {}
+    dst = tuple_.get("dst", "").partition("/")[0]
+    port = (tuple_.get("tp_dst") or tuple_.get("dst_port", "")).partition("/")[0]
+    sent = {destination for _, destination in question.ports}
+    return any(dst == seen for _, seen in question.seen) and port.isdecimal() and int(port) in sent
 
 
 def _is_entry(flow: DatapathFlow, tos: int) -> bool:

@@ -113,3 +113,43 @@ ufid:4, recirc_id(0x47),in_port(vm),eth_type(0x0800),ipv4(src=10.0.0.1/0.0.0.0,d
 @pytest.mark.parametrize(("lost", "passed"), [(True, ["1", "2"]), (False, ["1", "3", "4"])])
 def test_the_pass_in_which_it_is_translated_may_be_that_in_which_it_is_lost(lost: bool, passed: list[str]) -> None:
     assert passes(ON_ROUTER, proto=6, lost=lost) == passed
+
+
+# The same with what conntrack knows: the packet's own connection, one to another port, and an attempt whose flows went.
+TRANSLATED = """
+ufid:1, recirc_id(0),in_port(vm),eth_type(0x0800),ipv4(src=10.0.0.1,dst=10.9.9.9,proto=6,tos=0/0xfc),tcp(src=5/0,dst=80/0), packets:35, actions:ct(zone=8,nat),recirc(0x16)
+ufid:2, ct_tuple4(src=10.0.0.1/0.0.0.0,dst=10.9.9.9/0.0.0.0,proto=6/0,tp_src=5/0,tp_dst=80/0),recirc_id(0x16),in_port(vm),eth_type(0x0800),ipv4(src=10.0.0.1,dst=10.0.0.2,proto=6),tcp(src=5/0,dst=8080), packets:3, actions:drop
+ufid:3, ct_tuple4(src=10.0.0.1/0.0.0.0,dst=10.9.9.9/0.0.0.0,proto=6/0,tp_src=7/0,tp_dst=443/0),recirc_id(0x16),in_port(vm),eth_type(0x0800),ipv4(src=10.0.0.1,dst=10.0.0.3,proto=6),tcp(src=7/0,dst=8443), packets:90, actions:drop
+ufid:4, ct_tuple4(src=10.0.0.1/0.0.0.0,dst=10.9.9.9/0.0.0.0,proto=6/0,tp_src=8/0,tp_dst=80/0),recirc_id(0x16),in_port(vm),eth_type(0x0800),ipv4(src=10.0.0.1/0.0.0.0,dst=10.9.9.9,proto=6),tcp(src=8/0,dst=80), packets:2, actions:hash(l4(0)),recirc(0x47)
+"""
+TRANSLATED_6 = (
+    TRANSLATED.replace("ct_tuple4", "ct_tuple6")
+    .replace("tp_src", "src_port")
+    .replace("tp_dst", "dst_port")
+    .replace("10.0.0.", "fd00::")
+    .replace("10.9.9.9", "fd09::9")
+    .replace("0.0.0.0", "::")
+    .replace("0x0800", "0x86dd")
+    .replace("ipv4(", "ipv6(")
+    .replace("tos=", "tclass=")
+)
+
+
+def test_a_load_balancer_may_give_its_packets_another_port() -> None:
+    assert passes(TRANSLATED, (5, 80), proto=6) == ["1", "2"]
+    assert passes(TRANSLATED, (7, 443), proto=6) == ["1", "3"]
+
+
+def test_a_load_balancer_of_ipv6_too() -> None:
+    question = SiteQuestion(
+        pair=0,
+        entry="in_port=1",
+        headers="tcp6",
+        src="fd00::1",
+        dst="fd09::9",
+        seen=(("fd00::1", "fd09::9"),),
+        ports=((5, 80),),
+        proto=6,
+        lost=True,
+    )
+    assert [flow.ufid for flow in likely_passes(parse_dump(TRANSLATED_6), question, COLOR)] == ["1", "2"]

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from vtrace.analyzer.arming import Arming
 from vtrace.analyzer.follow import LOST_AFTER_S, Followed, Follower
 from vtrace.analyzer.outdated import outdated, without_row
-from vtrace.analyzer.questions import about_arrival, about_packet, about_request, about_unseen
+from vtrace.analyzer.questions import about_answered, about_arrival, about_packet, about_request, about_unseen
 from vtrace.attribute.causes import find_cause
 from vtrace.attribute.endings import after_egress
 from vtrace.attribute.silence import keeps_from_color
@@ -26,7 +26,7 @@ from vtrace.model.inventory import Inventory
 from vtrace.model.openflow import OfPort
 from vtrace.model.plan import LocalVif
 from vtrace.model.record import Point
-from vtrace.model.task import Pair
+from vtrace.model.task import Direction, Pair
 from vtrace.ovn.lagging import LagFinder, datapaths_of, missing_port_entry, orphans, sent_elsewhere
 from vtrace.ovn.objects import ObjectResolver
 from vtrace.plain.objects import PlainObjects
@@ -200,12 +200,28 @@ class Asking:
             if pair.index in self._arming.waiting:
                 continue
             unseen = not self._follow.of_pair(pair.index)
+            translated = unseen and await self._is_awaited(pair)
             for name, survey in self._arming.surveys.items():
                 uncolored = unseen or survey.entries_at_top or survey.drops_fragments
                 entries = self._arming.entries_of(pair, name) if uncolored else []
                 for vif in entries or (_deaf_vifs(pair, survey, self._inventory) if unseen else ()):
-                    for question in about_unseen(pair, vif):
+                    for question in about_unseen(pair, vif, translated=translated):
                         await self._ask(name, question)
+
+    async def _is_awaited(self, pair: Pair) -> bool:
+        """Whether a reply to a source NAT's address may be the pair's: its destination sends what such would answer."""
+        if pair.direction is not Direction.REPLY or all(a.kind != "translated" for a in pair.destination.aliases):
+            return False
+        for name, agent in self._agents.items():
+            known = name in self._arming.surveys and name not in self.lost_agents | self._arming.given_up
+            for vif in self._arming.answers_of(pair, name) if known else ():
+                for question in about_answered(pair, vif):
+                    try:
+                        if await agent.cached_packets(question):
+                            return True
+                    except VTraceError as error:
+                        self.notes.append(f"{self._inventory.server(name)} could not be asked: {error}")
+        return False
 
     async def _ask(self, chassis: str, question: SiteQuestion) -> None:
         key = (question.pair, chassis, question.flow_id)

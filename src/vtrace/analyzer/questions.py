@@ -148,18 +148,32 @@ def _question(record: LogRecord, entry: str, pair: Pair, hops: Sequence[LogRecor
     )
 
 
-def about_unseen(pair: Pair, vif: LocalVif) -> tuple[SiteQuestion, ...]:
+def about_unseen(pair: Pair, vif: LocalVif, *, translated: bool = False) -> tuple[SiteQuestion, ...]:
     """The questions about a pair of which nothing could be colored: what the datapath does with what comes in.
 
-    One for each address that only this destination has; of a port that the user named also those of its port security.
+    One for each address that packets for the destination carry; of a port that the user named also those of its port
+    security. What is lost at a VIP before a backend is chosen counts as its own.
+
+    Args:
+        translated: ask about a source NAT's address too.
     """
     end = pair.destination
-    own = [alias.address for alias in end.aliases if not alias.shared or alias.address == end.only]
+    kinds = {"floating", *([] if end.only else ["vip"]), *(["translated"] if translated else [])}
+    own = [alias.address for alias in end.aliases if alias.kind in kinds or alias.address == end.only]
     own += [address for address in end.addresses if end.by_port and address not in pair.elsewhere]
     source = "" if pair.source.by_port else pair.source.address
     return tuple(
         replace(_about_cached(pair, vif, source, address, proto), ports=ports)
         for address in dict.fromkeys((end.address, *own))
+        for proto, ports in _asked(pair).items()
+    )
+
+
+def about_answered(pair: Pair, vif: LocalVif) -> tuple[SiteQuestion, ...]:
+    """The questions about what a reply pair's destination sends at its interface: what the pair's packets answer."""
+    ends = (pair.destination.address, pair.source.address)
+    return tuple(
+        replace(_about_cached(pair, vif, *ends, proto), ports=tuple((dport, sport) for sport, dport in ports))
         for proto, ports in _asked(pair).items()
     )
 

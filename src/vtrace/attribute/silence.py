@@ -254,6 +254,8 @@ def _is_of(pair: Pair, key: str) -> bool:
     if named and number and named[1] not in number.split():
         return False
     ends = [traffic.sport, traffic.dport]
+    shared = {alias.address for alias in pair.destination.aliases if alias.kind == "translated"}
+    to = re.search(r"\bipv[46]\([^)]*\bdst=([^,)]*)", key)
     wanted = dict(zip(("src", "dst"), ends if pair.direction is Direction.FORWARD else reversed(ends), strict=True))
     for _, fields in words:
         ports = dict(word.partition("=")[::2] for word in fields.split(","))
@@ -261,6 +263,9 @@ def _is_of(pair: Pair, key: str) -> bool:
             port = ports.get(name, "")
             known = {wanted[name], *(number for a in aliases for number in (a.port, a.own_port))}
             if wanted[name] and port.isdecimal() and int(port) not in known:
+                return False
+            if name == "dst" and not wanted[name] and port.isdecimal() and to and to[1] in shared:
+                # Behind a source NAT the port tells whose it is, and we do not know which is the pair's.
                 return False
     return True
 

@@ -21,14 +21,22 @@ from msgspec.structs import replace
 
 from vtrace.analyzer.arming import Arming
 from vtrace.analyzer.follow import LOST_AFTER_S, OVERDUE_AFTER_S, Followed, Follower
-from vtrace.analyzer.questions import about_arrival, about_packet, about_unseen, headers, mac, tunnel_entry
+from vtrace.analyzer.questions import (
+    about_answered,
+    about_arrival,
+    about_packet,
+    about_unseen,
+    headers,
+    mac,
+    tunnel_entry,
+)
 from vtrace.analyzer.tunnels import check_tunnels
 from vtrace.collect.link import Survey
 from vtrace.model.inventory import Inventory
 from vtrace.model.openflow import OfPort, TunnelPort
 from vtrace.model.plan import LocalVif
 from vtrace.model.record import LogRecord, Point
-from vtrace.model.task import Alias
+from vtrace.model.task import Alias, Direction, TrafficFilter
 
 
 def survey(chassis: str, *tunnels: TunnelPort) -> Survey:
@@ -185,6 +193,32 @@ def test_what_a_port_may_get_beside_its_first_address_is_asked_about_too() -> No
     assert [question.dst for question in about_unseen(taken, vif)] == ["10.0.2.1", "10.9.0.2"]
     by_address = replace(named, destination=endpoint("db1", *addresses))
     assert [question.dst for question in about_unseen(by_address, vif)] == ["10.0.2.1"]
+
+
+def test_of_a_source_nat_only_an_awaited_answer_is_asked_about() -> None:
+    """Others have its address as well: the VM has to send what such packets would answer."""
+    vif = LocalVif(ofport=OfPort(5), datapath=WEB, key=1)
+    shared = replace(endpoint("web1", "10.0.1.1"), aliases=(Alias(address="203.0.113.20", kind="translated"),))
+    reply = replace(
+        pair("web1", "web2", direction=Direction.REPLY),
+        source=endpoint("web2", "10.0.1.2"),
+        destination=shared,
+        traffic=TrafficFilter(proto="udp", dport=53),
+    )
+    assert [question.dst for question in about_unseen(reply, vif)] == ["10.0.1.1"]
+    assert [question.dst for question in about_unseen(reply, vif, translated=True)] == ["10.0.1.1", "203.0.113.20"]
+    (sent,) = about_answered(reply, vif)
+    assert (sent.src, sent.dst, sent.proto, sent.ports) == ("10.0.1.1", "10.0.1.2", 17, ((None, 53),))
+
+
+@pytest.mark.parametrize(("only", "found"), [("", ["10.0.2.1", "10.9.9.1", "10.9.9.2"]), ("10.9.9.2", ["10.9.9.2"])])
+def test_what_is_sent_to_a_vip_may_be_for_each_backend(only: str, found: list[str]) -> None:
+    vif = LocalVif(ofport=OfPort(5), datapath=WEB, key=1)
+    vips = (Alias(address="10.9.9.1", kind="vip"), Alias(address="10.9.9.2", kind="vip"))
+    address = only or "10.0.2.1"
+    end = replace(endpoint("db1", "10.0.2.1"), aliases=vips, only=only, address=address)
+    questions = about_unseen(replace(pair("web1", "db1"), destination=end), vif)
+    assert [question.dst for question in questions] == found
 
 
 BASE = LogRecord(

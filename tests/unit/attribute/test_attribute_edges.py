@@ -358,6 +358,21 @@ def test_a_bridge_before_ours_that_ends_other_traffic_is_not_blamed(end: str) ->
     assert told(only(found))[0] == "source_silent"
 
 
+@pytest.mark.parametrize(
+    ("port", "blamed"), [("2001/0", True), ("2001/0xff00", True), ("2001", False)], ids=["open", "masked", "one port"]
+)
+def test_behind_a_source_nat_a_bridge_before_ours_is_blamed_unless_it_ends_one_port_only(
+    port: str, blamed: bool
+) -> None:
+    """The port at the address that others have as well tells whose packets they are."""
+    key = f"in_port(eth1),eth_type(0x0800),ipv4(src={OUTSIDE},dst=203.0.113.20,proto=17),udp(src=53,dst={port})"
+    wanted = from_outside(
+        Alias(address="203.0.113.20", kind="translated"), traffic=TrafficFilter(proto="udp", dport=53)
+    )
+    found = attribute(case([], [uncolored(key)], pairs=[replace(wanted, direction=Direction.REPLY)], inventory=EDGE))
+    assert told(only(found))[0] == ("foreign_flow_entry" if blamed else "source_silent")
+
+
 def test_an_entry_behind_ours_keeps_nothing_from_color() -> None:
     """Its packets are colored when they come: a task must not end before that."""
     wanted = from_outside(FLOATS, traffic=TrafficFilter(proto="udp", dport=53))

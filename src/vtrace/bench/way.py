@@ -92,6 +92,9 @@ class Way(msgspec.Struct, frozen=True, kw_only=True):
         return self.server if self.direction == "forward" else self.client
 
     def place(self, role: str) -> Place | None:
+        """The place with a role; of "first_router" that of the first router of any kind."""
+        if role == "first_router":
+            return next((place for place in self.places if place.vfd_kind in ("vrouter", "vbrouter")), None)
         return next((place for place in self.places if place.role == role), None)
 
     @property
@@ -114,7 +117,7 @@ class Way(msgspec.Struct, frozen=True, kw_only=True):
             "unwatched": "watched" not in self.traits,
             "direct": not self.balancers,
             "one way": len({frozenset((a, b.server)) for a, b in self.crossings}) == len(self.crossings),
-            "as sent": self.asked[0][1] == self.towards[0],
+            "as sent": self.asked[0][1].rpartition("/")[2] == self.towards[0].rpartition(":")[2],
             "unchecked": "checked" not in self.traits,
             "unforced": "on router" not in self.traits,
         }.get(need, need in self.traits)

@@ -88,6 +88,13 @@ def test_the_pair_is_what_the_fault_needs(state: LabState) -> None:
         assert len({place.server for place in hung.flows[0].way.places}) == 2
 
 
+def test_an_address_that_no_row_ties_to_the_port_is_asked_about_itself(state: LabState) -> None:
+    for number in range(30):
+        (flow,) = filled(state, "port_security_alias", number=number).flows
+        receiver = next(vm for vm in state.vms if vm.name == flow.way.server)
+        assert flow.way.asked[flow.ip == 6][1].rpartition("/")[2] in receiver.aliases
+
+
 def test_two_faults_are_in_two_pairs_of_one_sender_and_direction(state: LabState) -> None:
     """The second one needs the forward direction, which the first one alone would not."""
     for number in range(30):

@@ -90,3 +90,26 @@ def test_tunnels_are_found_where_the_server_changes() -> None:
     _, ways = drawn("internet")
     out = next(one for one in ways if one.name == "central-out")
     assert [(before, behind.role) for before, behind in out.crossings] == [(out.places[0].server, "gateway")]
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "role"),
+    [
+        ("datacenter", "web1-in", "vbrouter"),
+        ("datacenter", "web1-out", "router"),
+        ("internet", "central-out", "router"),
+        ("internet", "vip-in-1", "router"),
+        ("vpcs", "red1-to-blue1", "router"),
+    ],
+)
+def test_the_first_router_is_of_any_kind(kind: str, name: str, role: str) -> None:
+    _, ways = drawn(kind)
+    one = next(one for one in ways if one.name == name)
+    assert one.place("first_router") == one.place(role)
+
+
+def test_asked_about_by_the_address_that_is_sent_to() -> None:
+    _, ways = drawn("internet")
+    inward = {one.asked[0][1]: one for one in ways if one.name == "central-in"}
+    assert [text for text, one in inward.items() if one.has("as sent")] == [ways[0].values["external"][0]]
+    assert all(one.has("as sent") for one in ways if one.name == "central-out")

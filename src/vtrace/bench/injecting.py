@@ -22,6 +22,7 @@ QUIET_S = 0.08
 POLL_S = 0.03
 IN_FLIGHT = 2
 """Packets that the capture at one end may have and the other's not, since the two are read one after the other."""
+END_TCP = ("ss", "--kill", "--tcp", "--numeric", "state", "connected")
 RESET = 0x04
 """Of the flags in a TCP header (RFC 9293, 3.1)."""
 TCP_STREAMS = 4
@@ -142,6 +143,7 @@ class Injector:
         for identifier in self._traffic:
             traffic.stop(self._state, identifier)
         self._traffic.clear()
+        self._end_connections()
         taken_back, self._undo = self._undo[::-1], []
         for command in taken_back:
             try:
@@ -153,6 +155,17 @@ class Injector:
         except ProgramError as error:
             failed.append(str(error))
         return failed
+
+    def _end_connections(self) -> None:
+        """Ends the TCP connections of both ends, which would repeat for seconds what a fault lost.
+
+        Conntrack and load balancer are others by then: in the next case such packets are lost for reasons of their own.
+        """
+        tcp = [flow for flow in self._ready.flows if flow.proto == "tcp"]
+        for node in sorted({end for flow in tcp for end in (flow.way.client, flow.way.server)}):
+            # A kernel without INET_DIAG_DESTROY can't.
+            with contextlib.suppress(ProgramError):
+                self._run(Command(on=node, run=END_TCP))
 
     def check(self, capture: Capture) -> list[tuple[int, int]]:
         """Holds what the capture saw during the diagnosis against what the faults claim to do.

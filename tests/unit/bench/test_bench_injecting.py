@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from types import SimpleNamespace
 
 import pytest
+from msgspec.structs import replace
 
 from vtrace.bench import injecting
 from vtrace.bench.drawing import Case, Mode
@@ -147,6 +148,22 @@ def test_what_was_done_is_taken_back_in_the_opposite_order(lab: Lab, state: LabS
         assert lab.done == ["s: prepare", "traffic", "s: inject 1", "s: inject 2"]
         lab.done.clear()
     assert lab.done == ["no traffic", "s: undo 2", "s: undo 1", "s: undo 0"]
+
+
+def test_connections_that_a_fault_lost_do_not_reach_the_next_case(lab: Lab, state: LabState) -> None:
+    case = ready(command("inject", "undo"))
+    with injected(state, replace(case, flows=(replace(case.flows[0], proto="tcp"),))):
+        lab.done.clear()
+    end = " ".join(injecting.END_TCP)
+    assert lab.done == ["no traffic", f"a: {end}", f"b: {end}", "s: undo"]
+
+
+def test_a_kernel_that_can_not_end_connections_is_no_failure(lab: Lab, state: LabState) -> None:
+    lab.failing = "ss "
+    case = ready(command("inject", "undo"))
+    with injected(state, replace(case, flows=(replace(case.flows[0], proto="tcp"),))):
+        pass
+    assert lab.done[-1] == "s: undo"
 
 
 def test_the_servers_have_followed_before_anything_goes_on(lab: Lab, state: LabState) -> None:

@@ -29,13 +29,15 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     """Records, ready for the kernel.
 
     Attributes:
-        places: the distinct places as a table of the fields of `place`; the rows of `tables.places` are the same.
+        places, headers: the distinct ones, as tables of the fields of `place` and `headers`; the rows of
+            `tables.places` and `tables.headers` are the same.
         pairs: (task, pair) of each number in the column PAIR.
     """
 
     columns: Columns
     tables: Tables
     places: pa.Table
+    headers: pa.Table
     pairs: pa.Table
 
 
@@ -50,14 +52,14 @@ def prepare(batches: Sequence[pa.RecordBatch], goals: Mapping[tuple[str, int], G
     place_table, pairs = _place_table(places)
     return Prepared(
         columns=Columns(
-            key=_column(batches, "key"),
+            key=column(batches, "key"),
             place=place_rows,
             header=header_rows,
-            sport=_column(batches, "sport"),
-            dport=_column(batches, "dport"),
-            ttl=_column(batches, "ttl"),
-            seq=_column(batches, "seq"),
-            mono_ns=_column(batches, "mono_ns"),
+            sport=column(batches, "sport"),
+            dport=column(batches, "dport"),
+            ttl=column(batches, "ttl"),
+            seq=column(batches, "seq"),
+            mono_ns=column(batches, "mono_ns"),
         ),
         tables=Tables(
             places=place_table,
@@ -65,11 +67,13 @@ def prepare(batches: Sequence[pa.RecordBatch], goals: Mapping[tuple[str, int], G
             goals=_goal_table(places, place_table, pairs, goals or {}),
         ),
         places=places,
+        headers=headers,
         pairs=pairs,
     )
 
 
-def _column(batches: Sequence[pa.RecordBatch], name: str) -> np.ndarray:
+def column(batches: Sequence[pa.RecordBatch], name: str) -> np.ndarray:
+    """A column of all batches, one after the other."""
     arrays = [batch.column(name).to_numpy() for batch in batches]
     return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
 

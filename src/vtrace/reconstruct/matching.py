@@ -123,7 +123,7 @@ def can_lead(places: np.ndarray, a: int, b: int, exact: bool) -> bool:
     crosses = crosses and places[a, CROSSES] == places[b, CROSSES]
     flags, own, peer = places[a, FLAGS], places[a, CHASSIS], places[b, PEER]
     if (flags & SENT) != 0 and exact:
-        leads = places[b, CHASSIS] == places[a, PEER] and (peer == NO_CHASSIS or own == peer)  # noqa: SIM109 (numba)
+        leads = places[b, CHASSIS] == places[a, PEER] and (peer == NO_CHASSIS or own == peer)
     else:
         leads = (flags & (SENT | GROUP)) != 0 and peer == own
     return crosses and leads

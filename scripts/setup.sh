@@ -98,12 +98,9 @@ build_venv() {
 
 # Else the first diagnosis would have to wait for it.
 compile_kernel() {
-    local sources
-    sources=$(cat "$root_dir"/src/vtrace/reconstruct/*.py "$root_dir"/src/vtrace/compiled.py | sha256sum)
-    if unchanged .vtrace-compiled "$sources"; then return; fi
+    if "$venv/bin/python" -c 'import sys; from vtrace import kept_code; sys.exit(not kept_code.is_whole())'; then return; fi
     say "Compiling what reconstructs paths (half a minute, once)"
     "$venv/bin/python" -m vtrace.reconstruct.warm
-    printf '%s\n' "$sources" >"$venv/.vtrace-compiled"
 }
 
 install_packages

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import secrets
 import time
@@ -11,9 +12,11 @@ from pathlib import Path
 
 import anyio
 import anyio.abc
+import anyio.to_thread
 import msgspec
 import msgspec.structs
 
+from vtrace import kept_code
 from vtrace.agent.chassis import CLOSE_TIMEOUT_S, HANGING_TIMEOUT_S, ChassisAgent, rundir_or_fail
 from vtrace.agent.plain import PlainAgent
 from vtrace.analyzer.arming import TIME_STEP_S
@@ -130,6 +133,10 @@ async def diagnose(spec: TaskSpec, cloud: Cloud, progress: Progress, records: Pa
     started_ns = time.time_ns()
     spec = msgspec.structs.replace(spec, task_id=secrets.token_hex(8))
     admission.check(spec)
+    if not kept_code.is_whole():
+        # Not while packets are colored: compiling lets nothing else run for long.
+        progress("compiling what reconstructs paths (half a minute, once)")
+        await anyio.to_thread.run_sync(importlib.import_module("vtrace.reconstruct.warm").warm)
     if cloud.plain is not None:
         return await _diagnose_plain(spec, cloud.plain, progress, started_ns, records)
     databases = OvnDatabases(Database(cloud.nb, "OVN_Northbound"), Database(cloud.sb, "OVN_Southbound"))
@@ -158,6 +165,7 @@ async def diagnose(spec: TaskSpec, cloud: Cloud, progress: Progress, records: Pa
             conflicts += inheriting_tunnels(facts.tunnels) if facts else []
         admission.refuse_dscp_conflict(conflicts, allowed=spec.allow_dscp_conflict)
         runner = TaskRunner(spec, pairs, agents, inventory, ObjectResolver(databases, inventory), progress, crew)
+        runner.keeps_records = records is not None
         case = await runner.run()
         found = attribute(case)
         for name in runner.silent_servers:
@@ -194,6 +202,7 @@ async def _diagnose_plain(
             _require_first_hop(pair, inventory, agents)
         admission.refuse_dscp_conflict(conflicts, allowed=spec.allow_dscp_conflict)
         runner = TaskRunner(spec, pairs, agents, inventory, PlainObjects(inventory), progress)
+        runner.keeps_records = records is not None
         case = await runner.run()
         found = attribute(case)
         for name in runner.silent_servers:

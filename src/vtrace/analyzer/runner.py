@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 TICK_S = 0.02
 EVENTS_PER_TURN = 1000
 DRAIN_S = 2.0
+# Without a record for so long there are none on their way, when records are kept.
+QUIET_S = 0.3
 # How often the entries are put on when somebody takes them off meanwhile, and how soon we hear of that.
 ARM_TRIES = 3
 NOTICE_S = 0.3
@@ -79,6 +81,9 @@ class TaskRunner:
         resolver: looks cookies up in the OVN databases.
         progress: told in words what happens.
         topology: tells of changes while the task runs; without one there are none.
+
+    Attributes:
+        keeps_records: whether all records are wanted, also those of packets beyond N.
     """
 
     def __init__(
@@ -124,6 +129,7 @@ class TaskRunner:
         self._is_coloring = anyio.Event()
         self._collecting: anyio.abc.TaskGroup | None = None
         self.outcome = Outcome()
+        self.keeps_records = False
 
     async def run(self) -> Case:
         """Runs the task to its end and gives the evidence. What is on the bridges is removed by the agents."""
@@ -366,6 +372,8 @@ class TaskRunner:
         # Settling is a matter of time: no event tells it.
         while not self._follow.all_settled(time.monotonic()) and time.monotonic() < deadline:  # noqa: ASYNC110
             await anyio.sleep(TICK_S)
+        if self.keeps_records:
+            await self._until_quiet()
         with anyio.move_on_after(ASK_AGAIN_S) as asking:
             await self._asking.ask_again()
             await self._asking.ask_unseen()
@@ -381,6 +389,14 @@ class TaskRunner:
         self.outcome.state = TaskState.EXPIRED if expired and not enough else TaskState.DONE
         for index in self._pairs:
             self.outcome.beyond_n += max(0, self._follow.own(index) - self._spec.packets)
+
+    async def _until_quiet(self) -> None:
+        """Waits for the records of packets beyond N, which are on their way too: they are kept with the others."""
+        with anyio.move_on_after(DRAIN_S):
+            seen = -1
+            while seen != len(self.outcome.records):
+                seen = len(self.outcome.records)
+                await anyio.sleep(QUIET_S)
 
     async def _count_replies(self) -> None:
         """What our entries counted; where that is none another run's may have stood above them: the cache knows."""

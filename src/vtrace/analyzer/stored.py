@@ -1,7 +1,7 @@
 """Reconstructs records that are stored in a file: part by part, on several threads.
 
 A blob store is read in parts of whole buckets, since a bucket has all records of its keys: only a part for each thread
-is in memory at a time. Any other file is one part.
+is in memory at a time. Any other file is read whole.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
+import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from vtrace.collect import blobs
-from vtrace.collect.store import BlobStore, StoredBlob, read_records
+from vtrace.collect.store import BlobStore, StoredBlob, is_blob_store, read_records
 from vtrace.model.record import EvidenceRecord, StreamEnd
 from vtrace.model.record_schema import evidence_of, streams_of
 from vtrace.reconstruct.answers import Answers, answers
@@ -29,7 +30,35 @@ from vtrace.reconstruct.streams import Streams
 
 # A part of about so many records fits into a core's own cache, and its fixed costs are small beside it.
 PART_RECORDS = 150_000
-Part = Sequence[pa.RecordBatch]
+
+
+class Source(Protocol):
+    """One part: gives its records, in the compact form, whenever it is asked."""
+
+    def read(self) -> Sequence[pa.RecordBatch]:
+        """All records of the part."""
+        ...
+
+
+class OfBlobs(msgspec.Struct, frozen=True):
+    """A part of a blob store."""
+
+    stored: tuple[StoredBlob, ...]
+
+    def read(self) -> Sequence[pa.RecordBatch]:
+        """Decodes its blobs."""
+        return [blobs.decode(one.blob) for one in self.stored]
+
+
+class OfTable(msgspec.Struct, frozen=True):
+    """The rows of a table that make up a part."""
+
+    table: pa.Table
+    rows: np.ndarray
+
+    def read(self) -> Sequence[pa.RecordBatch]:
+        """Brings its rows into the compact form."""
+        return [blobs.compact(self.table.take(pa.array(self.rows)))]
 
 
 class Stored(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,50 +70,35 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True):
     records: int
 
 
-class Source:
-    """One part: gives its batches whenever it is asked."""
-
-    def __init__(self, stored: Sequence[StoredBlob] = (), batches: Sequence[pa.RecordBatch] = ()) -> None:
-        self._stored = stored
-        self._batches = batches
-
-    def read(self) -> Part:
-        """All records of the part, in the compact form."""
-        return [*self._batches, *(blobs.decode(one.blob) for one in self._stored)]
-
-
-def is_store(path: Path) -> bool:
-    try:
-        return "blob" in pa.ipc.open_file(pa.memory_map(str(path))).schema.names
-    except (pa.ArrowException, OSError):
-        return False
-
-
-def read_evidence(path: Path) -> tuple[EvidenceRecord, ...]:
-    if path.suffix == ".parquet":
-        return evidence_of(pq.read_schema(path).metadata)
-    return evidence_of(pa.ipc.open_file(pa.memory_map(str(path))).schema.metadata)
-
-
 def open_stored(path: Path) -> Stored:
     """The records of a file.
 
     Raises:
         UsageError: it can't be read, or holds no log records.
     """
-    if not is_store(path):
+    if not is_blob_store(path):
         table = read_records(path)
-        batches = [blobs.compact(table)] if table.num_rows else []
-        ends = streams_of(table.schema.metadata)
-        parts = [Source(batches=batches)] if batches else []
-        return Stored(parts=parts, ends=ends, evidence=read_evidence(path), records=table.num_rows)
+        metadata = table.schema.metadata
+        parts = [OfTable(table, rows) for rows in _by_key(table.column("key").to_numpy())]
+        ends, evidence = streams_of(metadata), evidence_of(metadata)
+        return Stored(parts=parts, ends=ends, evidence=evidence, records=table.num_rows)
     store = BlobStore(path)
     buckets: dict[tuple[int, int, int], list[StoredBlob]] = defaultdict(list)
     for one in store:
         buckets[one.color, one.epoch, one.bucket].append(one)
-    parts = [Source(stored=group) for group in _joined(buckets)]
+    blob_parts = [OfBlobs(tuple(group)) for group in _joined(buckets)]
     records = sum(one.records for group in buckets.values() for one in group)
-    return Stored(parts=parts, ends=store.ends, evidence=read_evidence(path), records=records)
+    return Stored(parts=blob_parts, ends=store.ends, evidence=store.evidence, records=records)
+
+
+def _by_key(keys: np.ndarray) -> list[np.ndarray]:
+    """Rows, divided by their keys into parts of the size that is wanted; in their order."""
+    parts = -(-len(keys) // PART_RECORDS)
+    if parts <= 1:
+        return [np.arange(len(keys))] if len(keys) else []
+    part = (keys.view(np.uint64) % np.uint64(parts)).astype(np.int64)
+    order = np.argsort(part, kind="stable")
+    return np.split(order, np.cumsum(np.bincount(part, minlength=parts))[:-1])
 
 
 def _joined(buckets: Mapping[tuple[int, int, int], list[StoredBlob]]) -> Iterator[list[StoredBlob]]:

@@ -1,21 +1,30 @@
-"""Compiles the kernel, so that no later process has to wait for it: `python -m vtrace.reconstruct.warm`."""
+"""Compiles all that reconstruction needs, so that nothing has to wait for it: `python -m vtrace.reconstruct.warm`."""
 
 from __future__ import annotations
 
+from vtrace.collect.blobs import compact
+from vtrace.kept_code import note_whole
 from vtrace.model.record import LogRecord, Point
 from vtrace.model.record_schema import to_table
+from vtrace.reconstruct.incremental import Incremental
 from vtrace.reconstruct.live import hops_of
 from vtrace.reconstruct.whole import reconstruct
 
 
 def warm() -> None:
-    """Reconstructs the smallest packet there is."""
+    """Reconstructs the smallest packets there are, in every way."""
     record = LogRecord(
         chassis="a", incarnation=1, seq=1, color=3, epoch=1, key=1, pair=0, task="t", point=Point.FIRST_HOP, datapath=1,
         proto=17, src="192.0.2.1", dst="192.0.2.2",
     )  # fmt: skip
-    reconstruct(to_table([record]))
+    table = to_table([record])
+    reconstruct(table)
     hops_of([record])
+    stream = Incremental()
+    stream.add(compact(table), 0)
+    stream.advance(0)
+    stream.answers()
+    note_whole()
 
 
 if __name__ == "__main__":

@@ -79,16 +79,15 @@ def reconstruct(table: pa.Table, goals: Mapping[tuple[str, int], Goal] | None = 
 
 
 def canonical(table: pa.Table) -> pa.Table:
-    """Each record once, in the order of (chassis, incarnation, seq)."""
-    ordered = table.select(RECORD_SCHEMA.names).sort_by(
-        [("chassis", "ascending"), ("incarnation", "ascending"), ("seq", "ascending")]
-    )
-    seen: set[tuple[str, int, int]] = set()
+    """Each record once, in the order of (chassis, incarnation, color, epoch, seq)."""
+    identity = ("chassis", "incarnation", "color", "epoch", "seq")
+    ordered = table.select(RECORD_SCHEMA.names).sort_by([(name, "ascending") for name in identity])
+    seen: set[tuple[object, ...]] = set()
     keep = []
-    columns = (ordered[name].to_pylist() for name in ("chassis", "incarnation", "seq"))
-    for number, identity in enumerate(zip(*columns, strict=True)):
-        if identity not in seen:
-            seen.add(identity)
+    columns = (ordered[name].to_pylist() for name in identity)
+    for number, own in enumerate(zip(*columns, strict=True)):
+        if own not in seen:
+            seen.add(own)
             keep.append(number)
     return ordered.take(pa.array(keep, pa.int64()))
 

@@ -12,7 +12,7 @@ import msgspec
 
 from vtrace import __version__
 from vtrace.errors import CannotWorkError, UsageError, VTraceError, first_leaf
-from vtrace.present.cli import bench, diagnose, lab
+from vtrace.present.cli import bench, diagnose, generate, lab, reconstruct
 
 EXIT_CANNOT_WORK = 4
 EXIT_INTERRUPTED = 130
@@ -34,6 +34,8 @@ def parser() -> argparse.ArgumentParser:
     )
     diagnose.add_parser(commands)
     lab.add_parser(commands)
+    reconstruct.add_parser(commands)
+    generate.add_parser(commands)
     bench.add_parser(commands)
     return root
 

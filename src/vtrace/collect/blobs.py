@@ -9,6 +9,7 @@ what a packet has in this bucket, and no other bucket has any of it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -17,6 +18,7 @@ import pyarrow.compute as pc
 
 from vtrace.errors import UsageError
 from vtrace.model.record_schema import (
+    CLOCK_DELTA_FIELD,
     CLOCK_FIELD,
     COMPACT_SCHEMA,
     HEADERS,
@@ -40,28 +42,37 @@ _ROOM = 1 << 62
 
 def compact(flat: pa.Table) -> pa.RecordBatch:
     """The compact form of a table of `RECORD_SCHEMA`; rows keep their order, metadata stay."""
+    clock = pc.subtract(flat.column("wall_ns"), flat.column("mono_ns")).to_numpy()
+    numbers, places = _distinct(flat, PLACE)
+    ahead = clock[places.first]
     columns = {
-        group: _dictionary(flat.select([f.name for f in group_fields(group)]), struct_type(group))
-        for group in (PLACE, HEADERS)
+        PLACE: _dictionary(numbers, [*places.columns, pa.array(ahead)], PLACE),
+        CLOCK_DELTA_FIELD: pa.array(clock - ahead[numbers]),
     }
+    numbers, headers = _distinct(flat, HEADERS)
+    columns[HEADERS] = _dictionary(numbers, headers.columns, HEADERS)
     for field in group_fields(RECORD):
         columns[field.name] = flat.column(field.name).combine_chunks()
-    columns[CLOCK_FIELD] = pc.subtract(columns.pop("wall_ns"), columns["mono_ns"])
     schema = COMPACT_SCHEMA.with_metadata({**(flat.schema.metadata or {}), VERSION_KEY: _version()})
     return pa.RecordBatch.from_arrays([columns[name] for name in COMPACT_SCHEMA.names], schema=schema)
 
 
 def flat(table: pa.Table) -> pa.Table:
-    """The flat form of a table of `COMPACT_SCHEMA`; rows keep their order, metadata stay."""
+    """The flat form of a table of `COMPACT_SCHEMA`; rows keep their order, metadata stay.
+
+    Columns may be of narrower types than the schema's, as in a blob.
+    """
     columns: dict[str, pa.ChunkedArray] = {}
     for group in (PLACE, HEADERS):
         chunks = [chunk.dictionary.take(chunk.indices) for chunk in table.column(group).chunks]
-        for number, field in enumerate(group_fields(group)):
-            columns[field.name] = pa.chunked_array([chunk.field(number) for chunk in chunks], field.type)
+        for number, name in enumerate(struct_type(group).names):
+            type_ = struct_type(group).field(number).type
+            columns[name] = pa.chunked_array([chunk.field(number) for chunk in chunks], type_)
     for field in group_fields(RECORD):
         if field.name != "wall_ns":
-            columns[field.name] = table.column(field.name)
-    columns["wall_ns"] = pc.add(table.column(CLOCK_FIELD), table.column("mono_ns"))
+            columns[field.name] = table.column(field.name).cast(field.type)
+    ahead = pc.add(columns[CLOCK_FIELD], table.column(CLOCK_DELTA_FIELD).cast(pa.int64()))
+    columns["wall_ns"] = pc.add(ahead, columns["mono_ns"])
     schema = RECORD_SCHEMA.with_metadata(table.schema.metadata)
     return pa.table([columns[name] for name in RECORD_SCHEMA.names], schema=schema)
 
@@ -72,13 +83,44 @@ def encode(table: pa.Table | pa.RecordBatch, ends: Iterable[StreamEnd] = ()) -> 
     Args:
         ends: what the writers of these records have written in all so far, if they know.
     """
-    small = table if isinstance(table, pa.RecordBatch) else compact(table)
+    small = _narrowed(table if isinstance(table, pa.RecordBatch) else compact(table))
     small = small.replace_schema_metadata(with_streams(small.schema, ends).metadata if ends else small.schema.metadata)
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, small.schema) as writer:
         writer.write_batch(small)
     codec = pa.Codec("zstd", compression_level=_ZSTD_LEVEL)
     return bytes(codec.compress(sink.getvalue(), asbytes=True))
+
+
+def _narrowed(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The same values in the narrowest integers that hold them: what is not there need not be decompressed."""
+    arrays = []
+    for column in batch.columns:
+        if pa.types.is_dictionary(column.type):
+            indices = column.indices.cast(_narrowest(0, len(column.dictionary), _INDEX_TYPES))
+            arrays.append(pa.DictionaryArray.from_arrays(indices, column.dictionary))
+        elif len(column):
+            bounds = pc.min_max(column)
+            low, high = bounds["min"].as_py(), bounds["max"].as_py()
+            arrays.append(column.cast(_narrowest(low, high, _UNSIGNED_TYPES if low >= 0 else _SIGNED_TYPES)))
+        else:
+            arrays.append(column)
+    fields = [pa.field(f.name, a.type, nullable=False) for f, a in zip(batch.schema, arrays, strict=True)]
+    return pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields, batch.schema.metadata))
+
+
+# Each with the lowest and highest value it holds.
+_UNSIGNED_TYPES = ((pa.uint8(), 0, 0xFF), (pa.uint16(), 0, 0xFFFF), (pa.uint32(), 0, 0xFFFFFFFF))
+_SIGNED_TYPES = (
+    (pa.int8(), -0x80, 0x7F),
+    (pa.int16(), -0x8000, 0x7FFF),
+    (pa.int32(), -0x80000000, 0x7FFFFFFF),
+)
+_INDEX_TYPES = _SIGNED_TYPES
+
+
+def _narrowest(low: int, high: int, types: Iterable[tuple[pa.DataType, int, int]]) -> pa.DataType:
+    return next((type_ for type_, least, most in types if least <= low and high <= most), pa.int64())
 
 
 def decode(blob: bytes | memoryview | pa.Buffer) -> pa.RecordBatch:
@@ -151,11 +193,24 @@ def _dense(codes: np.ndarray) -> tuple[np.ndarray, int]:
     return encoded.indices.to_numpy().astype(np.int64), len(encoded.dictionary)
 
 
-def _dictionary(table: pa.Table, type_: pa.StructType) -> pa.DictionaryArray:
-    numbers, first = row_numbers(table.columns)
-    rows = table.take(pa.array(first))
-    arrays = [column.combine_chunks().cast(field.type) for column, field in zip(rows.columns, type_, strict=True)]
-    values = pa.StructArray.from_arrays(arrays, fields=list(type_))
+class _Distinct(NamedTuple):
+    """The distinct rows of a group of columns, and for each a row of the table that has it."""
+
+    columns: list[pa.Array]
+    first: np.ndarray
+
+
+def _distinct(table: pa.Table, group: str) -> tuple[np.ndarray, _Distinct]:
+    """For each row the number of its values in a group of columns, and those values."""
+    columns = [table.column(field.name) for field in group_fields(group)]
+    numbers, first = row_numbers(columns)
+    return numbers, _Distinct([column.take(pa.array(first)).combine_chunks() for column in columns], first)
+
+
+def _dictionary(numbers: np.ndarray, columns: Sequence[pa.Array], group: str) -> pa.DictionaryArray:
+    fields = list(struct_type(group))
+    arrays = [column.cast(field.type) for column, field in zip(columns, fields, strict=True)]
+    values = pa.StructArray.from_arrays(arrays, fields=fields)
     return pa.DictionaryArray.from_arrays(pa.array(numbers, pa.int32()), values)
 
 

@@ -70,18 +70,22 @@ def group_fields(group: str) -> tuple[RecordField, ...]:
     return tuple(f for f in FIELDS if f.group == group)
 
 
+# The wall clock is kept as what it is ahead of the other one: what it was at the first record of a place, and the
+# difference to that. It hardly ever changes, so it takes no room.
+CLOCK_FIELD, CLOCK_DELTA_FIELD = "clock_ns", "clock_delta_ns"
+
+
 def struct_type(group: str) -> pa.StructType:
     """The struct that a group is in the compact form."""
-    return pa.struct([pa.field(f.name, f.type, nullable=False) for f in group_fields(group)])
+    fields = [pa.field(f.name, f.type, nullable=False) for f in group_fields(group)]
+    return pa.struct([*fields, *([pa.field(CLOCK_FIELD, pa.int64(), nullable=False)] if group == PLACE else [])])
 
 
-# The wall clock is kept as what it is ahead of the other one: that hardly ever changes, so it takes no room.
-CLOCK_FIELD = "clock_ns"
 COMPACT_SCHEMA: pa.Schema = pa.schema(
     [
         *(pa.field(g, pa.dictionary(pa.int32(), struct_type(g)), nullable=False) for g in (PLACE, HEADERS)),
         *(
-            pa.field(CLOCK_FIELD if f.name == "wall_ns" else f.name, f.type, nullable=False)
+            pa.field(CLOCK_DELTA_FIELD if f.name == "wall_ns" else f.name, f.type, nullable=False)
             for f in group_fields(RECORD)
         ),
     ],

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from vtrace.collect.blobs import row_numbers
 from vtrace.model.plain import FIRST_BRIDGE
 from vtrace.model.record import Point
-from vtrace.model.record_schema import HEADERS, PLACE, group_fields, struct_type
+from vtrace.model.record_schema import COMPACT_SCHEMA, HEADERS, PLACE, group_fields, struct_type
 from vtrace.reconstruct import layout
 from vtrace.reconstruct.layout import Columns, Tables
 from vtrace.reconstruct.schema import Goal
@@ -74,8 +74,9 @@ def prepare(batches: Sequence[pa.RecordBatch], goals: Mapping[tuple[str, int], G
 
 def column(batches: Sequence[pa.RecordBatch], name: str) -> np.ndarray:
     """A column of all batches, one after the other."""
+    # Blobs hold the narrowest integers that will do.
     arrays = [batch.column(name).to_numpy() for batch in batches]
-    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+    return np.concatenate(arrays, dtype=COMPACT_SCHEMA.field(name).type.to_pandas_dtype())
 
 
 def _unified(batches: Sequence[pa.RecordBatch], group: str) -> tuple[pa.Table, np.ndarray]:
@@ -83,16 +84,16 @@ def _unified(batches: Sequence[pa.RecordBatch], group: str) -> tuple[pa.Table, n
     encoded = [batch.column(group) for batch in batches]
     type_ = struct_type(group)
     rows = pa.concat_arrays([_as(one.dictionary, type_) for one in encoded])
-    table = pa.Table.from_arrays(
-        [rows.field(n) for n in range(type_.num_fields)], [f.name for f in group_fields(group)]
-    )
+    # All but the clock, which is no part of a place.
+    names = [field.name for field in group_fields(group)]
+    table = pa.Table.from_arrays([rows.field(type_.get_field_index(name)) for name in names], names)
     numbers, first = row_numbers(table.columns)
     numbers = numbers.astype(np.int32)
     found, offset = [], 0
     for one in encoded:
         found.append(numbers[offset : offset + len(one.dictionary)][one.indices.to_numpy()])
         offset += len(one.dictionary)
-    return table.take(pa.array(first)), found[0] if len(found) == 1 else np.concatenate(found)
+    return table.take(pa.array(first)), np.concatenate(found)
 
 
 def _as(values: pa.StructArray, type_: pa.StructType) -> pa.StructArray:

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vtrace.collect.blobs import row_numbers
+from vtrace.compiled import compiled
 from vtrace.model.plain import FIRST_BRIDGE
 from vtrace.model.record import Point
 from vtrace.model.record_schema import COMPACT_SCHEMA, HEADERS, PLACE, group_fields, struct_type
@@ -89,11 +90,18 @@ def _unified(batches: Sequence[pa.RecordBatch], group: str) -> tuple[pa.Table, n
     table = pa.Table.from_arrays([rows.field(type_.get_field_index(name)) for name in names], names)
     numbers, first = row_numbers(table.columns)
     numbers = numbers.astype(np.int32)
-    found, offset = [], 0
+    found, at, offset = np.empty(sum(map(len, encoded)), np.int32), 0, 0
     for one in encoded:
-        found.append(numbers[offset : offset + len(one.dictionary)][one.indices.to_numpy()])
+        _look_up(numbers[offset : offset + len(one.dictionary)], one.indices.to_numpy(), found[at : at + len(one)])
+        at += len(one)
         offset += len(one.dictionary)
-    return table.take(pa.array(first)), np.concatenate(found)
+    return table.take(pa.array(first)), found
+
+
+@compiled
+def _look_up(numbers: np.ndarray, indices: np.ndarray, found: np.ndarray) -> None:
+    for row in range(len(indices)):
+        found[row] = numbers[indices[row]]
 
 
 def _as(values: pa.StructArray, type_: pa.StructType) -> pa.StructArray:

@@ -11,7 +11,9 @@ from collections import defaultdict
 
 import msgspec
 import numpy as np
+import pyarrow as pa
 
+from vtrace.collect.blobs import row_numbers
 from vtrace.reconstruct.gathering import Gathered
 from vtrace.reconstruct.parts import PacketRows
 
@@ -70,9 +72,11 @@ def _by_field(
     lost: np.ndarray,
     found: dict[int, list[Difference]],
 ) -> None:
-    distinct, numbers = np.unique(np.column_stack((pair, values)), axis=0, return_inverse=True)
-    numbers = numbers.reshape(-1)
-    losses, counts = np.bincount(numbers[lost], minlength=len(distinct)), np.bincount(numbers)
+    numbers, first = row_numbers([pa.array(pair), pa.array(values)])
+    losses, counts = np.bincount(numbers[lost], minlength=len(first)), np.bincount(numbers)
+    order = np.lexsort((values[first], pair[first]))
+    distinct = np.column_stack((pair[first], values[first]))[order]
+    losses, counts = losses[order], counts[order]
     begins = np.flatnonzero(np.diff(distinct[:, 0], prepend=-1))
     for begin, end in zip(begins, [*begins[1:], len(distinct)], strict=True):
         if end - begin < 2 or end - begin > MOST_VALUES:

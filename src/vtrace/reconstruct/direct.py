@@ -63,112 +63,152 @@ def direct(
     )
     places, headers = tables.places, tables.headers
     begins = np.empty(MOST_STRETCHES + 1, np.int64)
+    # The records of one packet: rows, rows of their places, agents and numbers, sorted.
+    rows, own = np.empty(MOST_RECORDS, np.int32), np.empty(MOST_RECORDS, np.int32)
+    sources, numbers = np.empty(MOST_RECORDS, np.int32), np.empty(MOST_RECORDS, np.int64)
     filled = 0
     for one in range(len(starts) - 1):
         lengths[one] = 0
         start, end = starts[one], starts[one + 1]
         if end - start > MOST_RECORDS:
             continue
-        end = _sorted(place, seq, places, order, start, end)
-        stretches = _stretches(place, header, ttl, places, headers, order, start, end, begins)
+        length = _as_they_came(place, seq, places, order, start, end, rows, own, sources, numbers)
+        if length == 0:
+            length = _sorted(place, seq, places, order, start, end, rows, own, sources, numbers)
+        stretches = _stretches(header, ttl, places, headers, rows, own, sources, length, begins)
         if stretches == 0:
             continue
-        begins[stretches] = end
-        done = _joined(
-            place, header, sport, dport, ttl, places, headers, order, begins, stretches, hops, filled, end - start
-        )
+        begins[stretches] = length
+        done = _joined(header, sport, dport, ttl, places, headers, rows, own, begins, stretches, hops, filled, length)
         if done:
-            lengths[one] = end - start
-            filled += end - start
+            lengths[one] = length
+            filled += length
     return filled
 
 
 @inlined
-def _sorted(place: np.ndarray, seq: np.ndarray, places: np.ndarray, order: np.ndarray, start: int, end: int) -> int:
-    """Sorts the records of a group by agent and sequence number, leaves each once; returns its new end."""
-    left = start
+def _as_they_came(
+    place: np.ndarray,
+    seq: np.ndarray,
+    places: np.ndarray,
+    order: np.ndarray,
+    start: int,
+    end: int,
+    rows: np.ndarray,
+    own: np.ndarray,
+    sources: np.ndarray,
+    numbers: np.ndarray,
+) -> int:
+    """Takes the records of a group out, if those of each agent came in order and once each; else returns 0."""
+    last_source, last_number = -1, np.int64(0)
+    in_order = True
     for i in range(start, end):
         row = order[i]
-        source, number = places[place[row], SOURCE], seq[row]
-        j = left - 1
-        repeated = False
-        while j >= start:
-            other = order[j]
-            before = places[place[other], SOURCE]
-            if before < source:
-                break
-            if before == source:
-                if seq[other] < number:
-                    break
-                if seq[other] == number:
-                    repeated = True
-                    break
+        at = place[row]
+        source, number = places[at, SOURCE], seq[row]
+        if source == last_source:
+            in_order = in_order and number > last_number
+        else:
+            for j in range(i - start):
+                if sources[j] == source and numbers[j] >= number:
+                    in_order = False
+        j = i - start
+        rows[j], own[j], sources[j], numbers[j] = row, at, source, number
+        last_source, last_number = source, number
+    return end - start if in_order else 0
+
+
+@inlined
+def _sorted(
+    place: np.ndarray,
+    seq: np.ndarray,
+    places: np.ndarray,
+    order: np.ndarray,
+    start: int,
+    end: int,
+    rows: np.ndarray,
+    own: np.ndarray,
+    sources: np.ndarray,
+    numbers: np.ndarray,
+) -> int:
+    """Takes the records of a group out, sorted by agent and sequence number, each once; returns how many."""
+    length = 0
+    for i in range(start, end):
+        row = order[i]
+        at = place[row]
+        source, number = places[at, SOURCE], seq[row]
+        j = length - 1
+        while j >= 0 and (sources[j] > source or (sources[j] == source and numbers[j] > number)):
             j -= 1
-        if not repeated:
-            for k in range(left, j + 1, -1):
-                order[k] = order[k - 1]
-            order[j + 1] = row
-            left += 1
-    return left
+        if j >= 0 and sources[j] == source and numbers[j] == number:
+            continue
+        for k in range(length, j + 1, -1):
+            rows[k], own[k], sources[k], numbers[k] = rows[k - 1], own[k - 1], sources[k - 1], numbers[k - 1]
+        rows[j + 1], own[j + 1], sources[j + 1], numbers[j + 1] = row, at, source, number
+        length += 1
+    return length
 
 
 @inlined
 def _stretches(
-    place: np.ndarray,
     header: np.ndarray,
     ttl: np.ndarray,
     places: np.ndarray,
     headers: np.ndarray,
-    order: np.ndarray,
-    start: int,
-    end: int,
+    rows: np.ndarray,
+    own: np.ndarray,
+    sources: np.ndarray,
+    length: int,
     begins: np.ndarray,
 ) -> int:
     """Where the stretches of each chassis begin; 0 where that is in doubt."""
     stretches = 0
     seen = np.uint64(0)
-    last_place, last_header, last_ttl = -1, -1, 0
-    for i in range(start, end):
-        row = order[i]
-        own, addresses, hops_left = place[row], header[row], int(ttl[row])
-        sure = (places[own, FLAGS] & GROUP) == 0 and headers[addresses, TO_GROUP] == 0
-        same = last_place >= 0 and places[last_place, SOURCE] == places[own, SOURCE]
-        if places[own, POINT] <= INGRESS:
-            closed = not same or places[last_place, POINT] == EGRESS or (places[last_place, FLAGS] & SENT) != 0
-            sure = sure and closed and stretches < MOST_STRETCHES
+    last_place, last_header, last_ttl = 0, 0, 0
+    for i in range(length):
+        at, addresses, hops_left = own[i], header[rows[i]], int(ttl[rows[i]])
+        sure = (places[at, FLAGS] & GROUP) == 0 and headers[addresses, TO_GROUP] == 0
+        same = i > 0 and sources[i - 1] == sources[i]
+        if places[at, POINT] <= INGRESS:
+            # All that this agent wrote before has to be of stretches that ended.
+            for j in range(i):
+                if sources[j] == sources[i] and (j + 1 == i or sources[j + 1] != sources[i]):
+                    ended = places[own[j], POINT] == EGRESS or (places[own[j], FLAGS] & SENT) != 0
+                    sure = sure and ended
+            sure = sure and stretches < MOST_STRETCHES
             if sure:
                 begins[stretches] = i
                 stretches += 1
         elif same:
-            sure = sure and can_follow(places, last_place, own, last_ttl - hops_left)
-            shares = headers[addresses, SRC] == headers[last_header, SRC]
-            sure = sure and (shares or headers[addresses, DST] == headers[last_header, DST])
+            sure = sure and can_follow(places, last_place, at, last_ttl - hops_left)
+            if addresses != last_header:
+                shares = headers[addresses, SRC] == headers[last_header, SRC]
+                sure = sure and (shares or headers[addresses, DST] == headers[last_header, DST])
         else:
             sure = False
-        bit = np.uint64(1) << np.uint64((places[own, VISIT] * 7 + hops_left) & 63)
+        bit = np.uint64(1) << np.uint64((places[at, VISIT] * 7 + hops_left) & 63)
         if seen & bit:
-            for j in range(start, i):
-                other = order[j]
-                if places[place[other], VISIT] == places[own, VISIT] and ttl[other] == hops_left:
+            for j in range(i):
+                if places[own[j], VISIT] == places[at, VISIT] and ttl[rows[j]] == hops_left:
                     sure = False
         if not sure:
             stretches = 0
             break
         seen |= bit
-        last_place, last_header, last_ttl = own, addresses, hops_left
+        last_place, last_header, last_ttl = at, addresses, hops_left
     return stretches
 
 
 @inlined
 def _joined(
-    place: np.ndarray,
     header: np.ndarray,
     sport: np.ndarray,
     dport: np.ndarray,
     ttl: np.ndarray,
     places: np.ndarray,
     headers: np.ndarray,
-    order: np.ndarray,
+    rows: np.ndarray,
+    own: np.ndarray,
     begins: np.ndarray,
     stretches: int,
     hops: np.ndarray,
@@ -178,7 +218,7 @@ def _joined(
     """Writes the stretches down one after the other, from the first hop on; whether that could be done."""
     current, firsts = -1, 0
     for one in range(stretches):
-        if places[place[order[begins[one]]], POINT] == FIRST_HOP:
+        if places[own[begins[one]], POINT] == FIRST_HOP:
             current = one
             firsts += 1
     written, visited = 0, 0
@@ -187,27 +227,29 @@ def _joined(
     while current >= 0:
         visited |= 1 << current
         for i in range(begins[current], begins[current + 1]):
-            hops[filled + written] = order[i]
+            hops[filled + written] = rows[i]
             written += 1
         if written == length:
             break
-        sent = order[begins[current + 1] - 1]
-        own, addresses = place[sent], header[sent]
+        last = begins[current + 1] - 1
+        sent, here, addresses = rows[last], own[last], header[rows[last]]
         found, leading = -1, 0
         for one in range(stretches):
-            came = order[begins[one]]
-            there, others = place[came], header[came]
-            if visited >> one & 1 or places[there, PEER] == NO_CHASSIS or not can_lead(places, own, there, True):
+            came, there = rows[begins[one]], own[begins[one]]
+            if visited >> one & 1 or places[there, PEER] == NO_CHASSIS or not can_lead(places, here, there, True):
                 continue
             alike = ttl[came] == ttl[sent] and sport[came] == sport[sent] and dport[came] == dport[sent]
-            alike = alike and headers[others, SRC] == headers[addresses, SRC]
-            if alike and headers[others, DST] == headers[addresses, DST]:
+            others = header[came]
+            if alike and others != addresses:
+                alike = headers[others, SRC] == headers[addresses, SRC]
+                alike = alike and headers[others, DST] == headers[addresses, DST]
+            if alike:
                 found = one
                 leading += 1
         if leading == 1:
-            there = place[order[begins[found]]]
+            there = own[begins[found]]
             for one in range(stretches):
-                if one != current and can_lead(places, place[order[begins[one + 1] - 1]], there, False):
+                if one != current and can_lead(places, own[begins[one + 1] - 1], there, False):
                     leading += 1
         current = found if leading == 1 else -1
     return written == length

@@ -93,20 +93,26 @@ def _fill(
     place, mono_ns, places = columns.place, columns.mono_ns, tables.places
     slots, hashes, rows, path_places, delays, counts = known
     mask = len(slots) - 1
+    last = np.int64(-1)
     while packet < len(pairs):
         pair, disposition, start, length = pairs[packet], dispositions[packet], starts[packet], lengths[packet]
-        hashed = np.uint64(pair + 1) * _FACTOR + np.uint64(disposition)
-        for number in range(start, start + length):
-            hashed = (hashed ^ np.uint64(places[place[hops[number]], SPOT])) * _FACTOR
-            hashed ^= hashed >> _SHIFT
-        slot = np.int64(hashed) & mask
-        one = slots[slot]
-        while one >= 0:
-            same = hashes[one] == hashed and rows[one, PATH_PAIR] == pair and rows[one, PATH_DISPOSITION] == disposition
-            if same and _same_spots(place, places, hops, start, length, path_places, rows, one):
-                break
-            slot = (slot + 1) & mask
+        # Most packets take the path that the one before took.
+        one, slot, hashed = np.int32(last), np.int64(0), np.uint64(0)
+        again = last >= 0 and rows[last, PATH_PAIR] == pair and rows[last, PATH_DISPOSITION] == disposition
+        if not again or not _same_spots(place, places, hops, start, length, path_places, rows, last):
+            hashed = np.uint64(pair + 1) * _FACTOR + np.uint64(disposition)
+            for number in range(start, start + length):
+                hashed = (hashed ^ np.uint64(places[place[hops[number]], SPOT])) * _FACTOR
+                hashed ^= hashed >> _SHIFT
+            slot = np.int64(hashed) & mask
             one = slots[slot]
+            while one >= 0:
+                same = hashes[one] == hashed and rows[one, PATH_PAIR] == pair
+                same = same and rows[one, PATH_DISPOSITION] == disposition
+                if same and _same_spots(place, places, hops, start, length, path_places, rows, one):
+                    break
+                slot = (slot + 1) & mask
+                one = slots[slot]
         if one < 0:
             one = np.int32(counts[0])
             first = counts[1]
@@ -128,12 +134,18 @@ def _fill(
             counts[1] += length
         rows[one, PATH_PACKETS] += 1
         first = rows[one, PATH_START] - start
+        before_ns = mono_ns[hops[start]]
         for number in range(start + 1, start + length):
-            delay = mono_ns[hops[number]] - mono_ns[hops[number - 1]]
+            now_ns = mono_ns[hops[number]]
+            delay = now_ns - before_ns
+            before_ns = now_ns
             delays[first + number, SUM] += delay
-            delays[first + number, SHORTEST] = min(delay, delays[first + number, SHORTEST])
-            delays[first + number, LONGEST] = max(delay, delays[first + number, LONGEST])
+            if delay < delays[first + number, SHORTEST]:
+                delays[first + number, SHORTEST] = delay
+            if delay > delays[first + number, LONGEST]:
+                delays[first + number, LONGEST] = delay
         paths[packet] = one
+        last = np.int64(one)
         packet += 1
     return packet
 

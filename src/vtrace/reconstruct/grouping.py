@@ -33,8 +33,14 @@ def group(columns: Columns, tables: Tables) -> tuple[np.ndarray, np.ndarray]:
     sizes = np.zeros(rows + 1, np.int64)
     number = np.empty(rows, np.int32)
     groups = 0
+    last_key, last_use, last = np.int64(0), np.int32(-1), np.int32(-1)
     for row in range(rows):
         own, use = key[row], places[place[row], USE]
+        if own == last_key and use == last_use:
+            # An agent writes what it sees of a packet in a row.
+            number[row] = last
+            sizes[last] += 1
+            continue
         hashed = (np.uint64(own) + np.uint64(use) * _MIX) * _SPREAD
         at = np.int64(hashed >> shift)
         found = slots[at]
@@ -42,13 +48,14 @@ def group(columns: Columns, tables: Tables) -> tuple[np.ndarray, np.ndarray]:
             at = (at + 1) & mask
             found = slots[at]
         if found < 0:
-            found = groups
+            found = np.int32(groups)
             slots[at] = found
             keys[found] = own
             uses[found] = use
             groups += 1
         number[row] = found
         sizes[found] += 1
+        last_key, last_use, last = own, use, found
     starts = np.zeros(groups + 1, np.int64)
     for one in range(groups):
         starts[one + 1] = starts[one] + sizes[one]

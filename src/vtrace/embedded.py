@@ -48,8 +48,6 @@ from vtrace.task import admission
 DEFAULT_LAB = "lab"
 DEFAULT_BRIDGE = "br-int"
 DEFAULT_RUNDIR = "/var/run/openvswitch"
-# Bytes of a record as it is kept in memory for one task; an estimate until records are stored.
-_RECORD_BYTES = 160
 
 
 class Server(msgspec.Struct, frozen=True, kw_only=True):
@@ -410,7 +408,7 @@ def _answer(
             packets_for_others=found.for_others,
             packets_in_doubt=outcome.packets_in_doubt,
             copies_cut=sum(c.copies_cut + c.first_copies_cut for c in costs),
-            log_bytes=sum(c.records for c in costs) * _RECORD_BYTES,
+            log_bytes=outcome.log_bytes,
             log_records_lost=sum(c.records_lost for c in costs),
             time_to_verdict_s=round(process_age_s(), 3),
         ),

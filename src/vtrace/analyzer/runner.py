@@ -60,7 +60,10 @@ Progress = Callable[[str], None]
 
 
 class Outcome:
-    """What a run gathered, beside its case; `records` are all, also those of packets beyond N."""
+    """What a run gathered, beside its case.
+
+    `records` are all, also those of packets beyond N; `log_bytes` is what they take as one blob.
+    """
 
     def __init__(self) -> None:
         self.state = TaskState.NEW
@@ -70,6 +73,7 @@ class Outcome:
         self.packets_in_doubt = 0
         self.beyond_n = 0
         self.records: list[LogRecord] = []
+        self.log_bytes = 0
 
 
 class TaskRunner:
@@ -465,9 +469,12 @@ class TaskRunner:
         async with anyio.create_task_group() as group:
             for name, agent in self._arming.live.items():
                 group.start_soon(self._cost_of, name, agent)
+        from vtrace.collect.blobs import encode
         from vtrace.model.record_schema import from_table, to_table
         from vtrace.reconstruct.whole import reconstruct
 
+        if self.outcome.records:
+            self.outcome.log_bytes = len(encode(to_table(self.outcome.records)))
         found = reconstruct(to_table(self._follow.records), self._goals())
         self.outcome.notes += [*self._asking.notes, *self._arming.notes, *self._reply_notes()]
         return Case(

@@ -31,6 +31,7 @@ from vtrace.reconstruct.layout import (
     Tables,
 )
 from vtrace.reconstruct.matching import can_follow, can_lead
+from vtrace.reconstruct.shapes import LONGEST, is_in, no_shapes, slot_of
 
 MOST_STRETCHES = 32
 # Groups up to so long are sorted here: records of one agent come in order, so little moves. Longer ones go the general
@@ -40,49 +41,68 @@ MOST_RECORDS = 64
 
 @compiled
 def direct(
-    columns: Columns, tables: Tables, order: np.ndarray, starts: np.ndarray, lengths: np.ndarray, hops: np.ndarray
+    columns: Columns,
+    tables: Tables,
+    order: np.ndarray,
+    starts: np.ndarray,
+    lengths: np.ndarray,
+    shapes: np.ndarray,
+    hops: np.ndarray,
 ) -> int:
     """Orders the records of every packet that takes no choice.
 
     Args:
-        order: rows of records, those of one key together. Those of the packets found here are sorted and left once.
-        starts: where the records of each key begin in `order`, with the end of the last.
+        order: rows of records, those of one key together; starts: where each key's begin, with the end of the last.
         lengths: takes for each key how many hops its packet has; 0 where the general way has to be gone.
+        shapes: takes for each key the number of its packet's shape, from 0; -1 where that was not looked at.
         hops: takes the rows of these packets, in path order, one packet after the other.
 
     Returns:
         How many rows there are in `hops`.
     """
-    place, header, sport, dport, ttl, seq = (
-        columns.place,
-        columns.header,
-        columns.sport,
-        columns.dport,
-        columns.ttl,
-        columns.seq,
-    )
+    _, place, header, sport, dport, ttl, seq, _ = columns
     places, headers = tables.places, tables.headers
+    number, known, of_place, of_header, of_ttl, of_ports, of_way, count = no_shapes()
     begins = np.empty(MOST_STRETCHES + 1, np.int64)
-    # The records of one packet: rows, rows of their places, agents and numbers, sorted.
+    # The records of one packet: rows, rows of their places, agents and numbers, ports; and which is each hop.
     rows, own = np.empty(MOST_RECORDS, np.int32), np.empty(MOST_RECORDS, np.int32)
     sources, numbers = np.empty(MOST_RECORDS, np.int32), np.empty(MOST_RECORDS, np.int64)
+    ports, way = np.empty(MOST_RECORDS, np.int64), np.empty(MOST_RECORDS, np.uint8)
     filled = 0
     for one in range(len(starts) - 1):
-        lengths[one] = 0
+        lengths[one], shapes[one] = 0, -1
         start, end = starts[one], starts[one + 1]
         if end - start > MOST_RECORDS:
             continue
         length = _as_they_came(place, seq, places, order, start, end, rows, own, sources, numbers)
+        slot = -1
         if length == 0:
             length = _sorted(place, seq, places, order, start, end, rows, own, sources, numbers)
+        elif length <= LONGEST:
+            slot = slot_of(header, ttl, sport, dport, rows, own, length, ports)
+            if is_in(slot, known, of_place, of_header, of_ttl, of_ports, header, ttl, rows, own, ports, length):
+                for i in range(length):
+                    hops[filled + i] = rows[of_way[slot, i]]
+                lengths[one], shapes[one] = length, number[slot]
+                filled += length
+                continue
         stretches = _stretches(header, ttl, places, headers, rows, own, sources, length, begins)
         if stretches == 0:
             continue
         begins[stretches] = length
-        done = _joined(header, sport, dport, ttl, places, headers, rows, own, begins, stretches, hops, filled, length)
-        if done:
-            lengths[one] = length
-            filled += length
+        if not _joined(header, sport, dport, ttl, places, headers, rows, own, begins, stretches, way, length):
+            continue
+        for i in range(length):
+            hops[filled + i] = rows[way[i]]
+        lengths[one] = length
+        filled += length
+        if slot >= 0:
+            number[slot], known[slot], shapes[one] = count[0], length, count[0]
+            count[0] += 1
+            for i in range(length):
+                row = rows[i]
+                of_place[slot, i], of_header[slot, i], of_ttl[slot, i] = own[i], header[row], ttl[row]
+                of_ports[slot, i], of_way[slot, i] = ports[i], way[i]
     return filled
 
 
@@ -211,11 +231,10 @@ def _joined(
     own: np.ndarray,
     begins: np.ndarray,
     stretches: int,
-    hops: np.ndarray,
-    filled: int,
+    way: np.ndarray,
     length: int,
 ) -> bool:
-    """Writes the stretches down one after the other, from the first hop on; whether that could be done."""
+    """Writes down which record is each hop: stretch after stretch, from the first hop on; whether that is sure."""
     current, firsts = -1, 0
     for one in range(stretches):
         if places[own[begins[one]], POINT] == FIRST_HOP:
@@ -227,7 +246,7 @@ def _joined(
     while current >= 0:
         visited |= 1 << current
         for i in range(begins[current], begins[current + 1]):
-            hops[filled + written] = rows[i]
+            way[written] = i
             written += 1
         if written == length:
             break

@@ -60,17 +60,20 @@ def number_paths(
     lengths: np.ndarray,
     hops: np.ndarray,
     paths: np.ndarray,
+    shapes: np.ndarray,
 ) -> Paths:
     """Finds the path of each packet, and counts.
 
     Args:
         pairs, dispositions: of each packet; starts, lengths: where its records stand in `hops`, in path order.
         paths: takes the number of each packet's path.
+        shapes: of each packet; those of one shape (but -1) took one path.
     """
     known = no_paths(256, 4096)
+    of_shape = np.full(shapes.max() + 1 if len(shapes) else 0, -1, np.int32)
     at = 0
     while True:
-        at = _fill(columns, tables, known, pairs, dispositions, starts, lengths, hops, paths, at)
+        at = _fill(columns, tables, known, pairs, dispositions, starts, lengths, hops, paths, shapes, of_shape, at)
         if at == len(pairs):
             return known
         known = _doubled(known)
@@ -87,19 +90,21 @@ def _fill(
     lengths: np.ndarray,
     hops: np.ndarray,
     paths: np.ndarray,
+    shapes: np.ndarray,
+    of_shape: np.ndarray,
     packet: int,
 ) -> int:
     """Goes on from a packet until all are done, or there is no room for another path; returns the next packet."""
     place, mono_ns, places = columns.place, columns.mono_ns, tables.places
     slots, hashes, rows, path_places, delays, counts = known
     mask = len(slots) - 1
-    last = np.int64(-1)
     while packet < len(pairs):
         pair, disposition, start, length = pairs[packet], dispositions[packet], starts[packet], lengths[packet]
-        # Most packets take the path that the one before took.
-        one, slot, hashed = np.int32(last), np.int64(0), np.uint64(0)
-        again = last >= 0 and rows[last, PATH_PAIR] == pair and rows[last, PATH_DISPOSITION] == disposition
-        if not again or not _same_spots(place, places, hops, start, length, path_places, rows, last):
+        shape = shapes[packet]
+        one, slot, hashed = np.int32(-1), np.int64(0), np.uint64(0)
+        if shape >= 0:
+            one = of_shape[shape]
+        if one < 0:
             hashed = np.uint64(pair + 1) * _FACTOR + np.uint64(disposition)
             for number in range(start, start + length):
                 hashed = (hashed ^ np.uint64(places[place[hops[number]], SPOT])) * _FACTOR
@@ -145,7 +150,8 @@ def _fill(
             if delay > delays[first + number, LONGEST]:
                 delays[first + number, LONGEST] = delay
         paths[packet] = one
-        last = np.int64(one)
+        if shape >= 0:
+            of_shape[shape] = one
         packet += 1
     return packet
 

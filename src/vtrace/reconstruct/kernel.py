@@ -46,13 +46,13 @@ def reconstruct_columns(columns: Columns, tables: Tables) -> Packets:
     """
     order, starts = group(columns, tables)
     groups = len(starts) - 1
-    lengths = np.empty(groups, np.int32)
+    lengths, shapes = np.empty(groups, np.int32), np.empty(groups, np.int32)
     hops = np.empty(len(order), np.int32)
-    filled = direct(columns, tables, order, starts, lengths, hops)
+    filled = direct(columns, tables, order, starts, lengths, shapes, hops)
     found = _room(hops, len(order), _first_hops(columns, tables))
     packets = _note_direct(starts, lengths, found)
     packets = _the_general_way(columns, tables, order, starts, lengths, found, packets, filled)
-    return _with_paths(columns, tables, found, packets)
+    return _with_paths(columns, tables, found, packets, shapes)
 
 
 @compiled
@@ -177,16 +177,18 @@ def _set_aside(mine: np.ndarray, hops: np.ndarray, others: np.ndarray) -> int:
 
 
 @compiled
-def _with_paths(columns: Columns, tables: Tables, found: Packets, packets: int) -> Packets:
+def _with_paths(columns: Columns, tables: Tables, found: Packets, packets: int, shapes: np.ndarray) -> Packets:
     """Names each packet's first-hop record, disposition and path; the result, cut to its length."""
     place, places, hops = columns.place, tables.places, found.hops
     first, start, length, disposition = found.first, found.start, found.length, found.disposition
-    pairs = np.empty(packets, np.int32)
+    pairs, own_shapes = np.empty(packets, np.int32), np.empty(packets, np.int32)
+    group_ = found.group
     filled, aside = 0, 0
     for packet in range(packets):
         row = hops[start[packet]]
         first[packet] = row
         pairs[packet] = places[place[row], PAIR]
+        own_shapes[packet] = shapes[group_[packet]]
         last = place[hops[start[packet] + length[packet] - 1]]
         point = places[last, POINT]
         if point == EGRESS:
@@ -198,7 +200,7 @@ def _with_paths(columns: Columns, tables: Tables, found: Packets, packets: int) 
         filled += length[packet]
         aside += found.others_length[packet]
     known = number_paths(
-        columns, tables, pairs, disposition[:packets], start[:packets], length[:packets], hops, found.path
+        columns, tables, pairs, disposition[:packets], start[:packets], length[:packets], hops, found.path, own_shapes
     )
     return Packets(
         first[:packets],

@@ -95,7 +95,8 @@ def _values(own: np.ndarray, lost: np.ndarray, counts: np.ndarray) -> tuple[np.n
     if np.any((lost > 0) & (lost < counts)):
         return None
     rate = lost.sum() / counts.sum()
-    log_chance = np.log(rate ** counts.astype(float) + (1 - rate) ** counts.astype(float)).sum()
+    # By logarithms: of thousands of packets the chances are too small for numbers.
+    log_chance = np.logaddexp(counts * math.log(rate), counts * math.log1p(-rate)).sum()
     return (own[lost > 0], own[lost == 0]) if log_chance < math.log(BY_CHANCE) else None
 
 

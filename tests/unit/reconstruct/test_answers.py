@@ -169,6 +169,15 @@ def test_sizes_that_are_lost() -> None:
     assert (told.lost, told.delivered) == (("1402",), ("139",))
 
 
+def test_values_that_are_lost_of_very_many_packets() -> None:
+    made = Cloud()
+    for key in range(1, 6001):
+        made.walk("switched" if key % 2 else "switched 2", key, 0)
+    made.records = [replace(r, sport=7 + r.key % 2) for r in made.records]
+    (told,) = of_pair(at_once(made.records, made.ends)).contrast
+    assert (told.field, told.lost, told.delivered) == ("source_port", ("7",), ("8",))
+
+
 def test_a_record_that_is_missing_behind_the_last_leaves_the_packet_open() -> None:
     made = cloud(["switched"] * 5)
     lost = [r for r in made.records if not (r.key == 3 and r.point == Point.EGRESS)]

@@ -14,10 +14,11 @@ from itertools import pairwise
 import numpy as np
 
 from vtrace.model.record import Point
+from vtrace.reconstruct.columns import FIRST_MULTICAST_KEY
 from vtrace.reconstruct.distinct import LONGEST, SHORTEST
 from vtrace.reconstruct.gathering import PLACE_FIELDS, Gathered
 from vtrace.reconstruct.layout import AT_SENT, AT_STOPPED
-from vtrace.reconstruct.parts import FLAG_MISSING, PacketRows
+from vtrace.reconstruct.parts import FLAG_AMBIGUOUS, FLAG_COPIED, FLAG_MISSING, PacketRows
 from vtrace.reconstruct.streams import Holes, Streams
 
 # A packet's next record on the same chassis comes so many times as late, at most, as the latest that was seen there …
@@ -28,8 +29,8 @@ AT_LEAST_NS = 5_000_000
 UNKNOWN_NS = 120_000_000
 
 _FAR_NS = 1 << 62
-_CHASSIS, _INCARNATION, _COLOR, _EPOCH, _POINT, _PEER = (
-    PLACE_FIELDS.index(name) for name in ("chassis", "incarnation", "color", "epoch", "point", "peer")
+_CHASSIS, _INCARNATION, _COLOR, _EPOCH, _POINT, _PEER, _OUT_KEY = (
+    PLACE_FIELDS.index(name) for name in ("chassis", "incarnation", "color", "epoch", "point", "peer", "out_key")
 )
 # A stream, less the incarnation: what follows may have been written by the agent that was started next.
 _Use = tuple[str, int, int]
@@ -49,8 +50,11 @@ def flag_missing(gathered: Gathered, rows: PacketRows, streams: Streams, holes: 
     places = rows.last_place[looked_at]
     for place in np.unique(places):
         own = looked_at[places == place]
-        found = windows.missing(int(place), rows.last_seq[own], rows.last_ns[own])
-        rows.flags[own[found]] |= FLAG_MISSING
+        if windows.any_missing(int(place)):
+            # Whose the last record is, and which copy's, is inferred: any record may be the one that would tell.
+            inferred = (rows.flags[own] & (FLAG_AMBIGUOUS | FLAG_COPIED)) != 0
+            found = inferred | windows.missing(int(place), rows.last_seq[own], rows.last_ns[own])
+            rows.flags[own[found]] |= FLAG_MISSING
 
 
 class _Windows:
@@ -65,6 +69,8 @@ class _Windows:
         for number, (chassis, _, color, epoch) in enumerate(streams.names):
             self._of_use[chassis, color, epoch].append(number)
         self._known_chassis = {name[0] for name in streams.names}
+        restarted = {use[1:] for use, of_use in self._of_use.items() if len(of_use) > 1}
+        self._incomplete = restarted | {streams.names[number][2:] for number in np.unique(holes.stream).tolist()}
         self._delays: dict[str, int] = {}
         self._ahead: dict[tuple[str, str], tuple[int, int]] = {}
         self._measure()
@@ -83,6 +89,12 @@ class _Windows:
                 elif here == there:
                     self._delays[here] = max(self._delays.get(here, 0), delay[LONGEST])
 
+    def any_missing(self, place: int) -> bool:
+        """Whether any record of the color and epoch of a place is missing, or may be."""
+        name = self._gathered.places.names[place]
+        assert isinstance(name, tuple)
+        return name[_PEER] not in ("", *self._known_chassis) or (name[_COLOR], name[_EPOCH]) in self._incomplete
+
     def _late_ns(self, chassis: str) -> int:
         seen = self._delays.get(chassis)
         return UNKNOWN_NS if seen is None else max(AT_LEAST_NS, FACTOR * seen)
@@ -94,6 +106,10 @@ class _Windows:
         use = (name[_CHASSIS], name[_COLOR], name[_EPOCH])
         if name[_POINT] == Point.REMOTE_OUTPUT and name[_PEER]:
             return self._at_peer(name[_PEER], use, at_ns)
+        if name[_POINT] == Point.REMOTE_OUTPUT and name[_OUT_KEY] >= FIRST_MULTICAST_KEY:
+            # To a group: to any of the others.
+            peers = [chassis for chassis, *rest in self._of_use if tuple(rest) == use[1:] and chassis != use[0]]
+            return np.any([np.zeros(len(seq), np.bool_), *(self._at_peer(p, use, at_ns) for p in peers)], axis=0)
         late_ns = self._late_ns(name[_CHASSIS])
         found = np.zeros(len(seq), np.bool_)
         for stream in self._of_use[use]:

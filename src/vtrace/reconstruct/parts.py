@@ -13,7 +13,7 @@ from vtrace.reconstruct.kernel import reconstruct_columns
 from vtrace.reconstruct.layout import CHASSIS, Packets
 from vtrace.reconstruct.schema import Goal
 
-FLAG_GAP, FLAG_AMBIGUOUS, FLAG_MISSING = 1, 2, 4
+FLAG_GAP, FLAG_AMBIGUOUS, FLAG_MISSING, FLAG_COPIED = 1, 2, 4, 8
 # What a packet was like at its first hop: fields of the record.
 TRAITS = ("length_bytes", "sport", "dport", "ct_state", "tcp_flags", "fragment")
 
@@ -92,7 +92,9 @@ def part_of(batches: Sequence[pa.RecordBatch], goals: Mapping[tuple[str, int], G
             last_seq=columns.seq[last],
             last_ns=columns.mono_ns[last],
             last_place=columns.place[last],
-            flags=found.gap * np.uint8(FLAG_GAP) | found.ambiguous * np.uint8(FLAG_AMBIGUOUS),
+            flags=found.gap * np.uint8(FLAG_GAP)
+            | found.ambiguous * np.uint8(FLAG_AMBIGUOUS)
+            | (found.others_length > 0) * np.uint8(FLAG_COPIED),
             backend=backend.astype(np.int32),
             traits={name: column(batches, name)[first] for name in TRAITS}
             | {"proto": prepared.headers.column("proto").to_numpy()[columns.header[first]]},

@@ -27,7 +27,7 @@ class Shapes(NamedTuple):
         number: of the shape in a slot; length: of its packets, 0 where a slot is free.
         place, header, ttl, ports: of each record, as it came; ports 0: those of the first record.
         way: which of the records is each hop.
-        count: how many shapes were given a number.
+        counts: how many shapes were given a number (one number).
     """
 
     number: np.ndarray
@@ -37,7 +37,7 @@ class Shapes(NamedTuple):
     ttl: np.ndarray
     ports: np.ndarray
     way: np.ndarray
-    count: np.ndarray
+    counts: np.ndarray
 
 
 @compiled
@@ -78,7 +78,7 @@ def slot_of(
         mixed = np.uint64(own[i]) << np.uint64(32) | np.uint64(header[row]) << np.uint64(8) | np.uint64(ttl[row])
         hashed = (hashed ^ mixed ^ (np.uint64(told) << np.uint64(20))) * _FACTOR
         hashed ^= hashed >> np.uint64(31)
-    return np.int64(hashed * _FACTOR >> _SHIFT)
+    return int(np.int64(hashed * _FACTOR >> _SHIFT))
 
 
 @inlined

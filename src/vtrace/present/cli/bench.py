@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from vtrace.errors import UsageError
 from vtrace.lab import programs
+from vtrace.present.cli import bench_reconstruct
 from vtrace.present.cli.ending import end_as_by_ctrl_c
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ CASES, SEED, LANES = 100, 1, 3
 def add_parser(commands: Subparsers) -> None:
     """Registers the command."""
     bench = commands.add_parser("bench", help="measure VTrace itself", description="Measures VTrace itself.")
-    kinds = bench.add_subparsers(required=True, metavar="BENCHMARK")
+    kinds = bench.add_subparsers(dest="benchmark", required=True, metavar="BENCHMARK")
     faults = kinds.add_parser(
         "faults",
         help="inject faults into labs, and hold the answers against them",
@@ -43,6 +44,7 @@ def add_parser(commands: Subparsers) -> None:
     add("--catalogue", type=Path, metavar="DIR", help="faults of your own instead of those that ship")
     add("--list", action="store_true", help="list the faults, and which codes have some")
     faults.set_defaults(func=_faults)
+    bench_reconstruct.add_parser(kinds)
 
 
 def _faults(args: argparse.Namespace) -> int:

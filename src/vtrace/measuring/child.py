@@ -1,0 +1,127 @@
+"""One measured run, in a process of its own: prints what it took as JSON.
+
+    python -m vtrace.measuring.child FORM --cores 0,1 --warm SMALL.blobs X.blobs
+
+What is imported and compiled is timed apart: a run on a small file comes first. Memory is that of this program alone:
+`ru_maxrss` would tell of the program that started it, too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import importlib
+import os
+import re
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+if TYPE_CHECKING:
+    from vtrace.measuring.tally import Tally
+
+    Form = Callable[[Path, int], Tally]
+
+KERNEL = "kernel"
+STAGES = "stages"
+FORMS = {
+    KERNEL: "vtrace.measuring.by_kernel:run",
+    "kernel-paths": "vtrace.measuring.by_kernel:run_paths",
+    "polars": "vtrace.measuring.by_polars:run",
+    "pandas": "vtrace.measuring.by_pandas:run",
+    "duckdb": "vtrace.measuring.by_duckdb:run",
+}
+"""Each formulation and the function that is it. STAGES is the kernel with a stopwatch in it."""
+
+_MEBI = 1 << 20
+
+
+def main() -> int:
+    """Runs one formulation once."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("form", choices=(*FORMS, STAGES))
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--cores", required=True, help="numbers of the cores that it may use; a thread for each")
+    parser.add_argument("--warm", type=Path, required=True, help="a small file for the first run")
+    args = parser.parse_args()
+    cores = [int(core) for core in args.cores.split(",")]
+    # Before anything is imported that makes a thread for each core.
+    os.sched_setaffinity(0, cores)
+    sys.stdout.buffer.write(msgspec.json.encode(_run(args.form, args.file, args.warm, len(cores))))
+    return 0
+
+
+def _run(name: str, file: Path, warm: Path, threads: int) -> dict[str, Any]:
+    """The fields of `running.Run`."""
+    began = time.perf_counter()
+    form = _form(name)
+    import_s = time.perf_counter() - began
+    form(warm, threads)
+    warm_s = time.perf_counter() - began - import_s
+    gc.collect()
+    _forget_peak()
+    before, cpu_s = _memory(), _cpu_s()
+    stages: dict[str, Any] = {}
+    parts_s = 0.0
+    began = time.perf_counter()
+    if name == STAGES:
+        from vtrace.measuring.stopwatch import stopwatch
+
+        with stopwatch() as watch:
+            began = time.perf_counter()
+            tally = form(file, threads)
+            inner_s = time.perf_counter() - began
+        stages = {stage: (spent.wall_s, spent.cpu_s) for stage, spent in watch.spent.items()}
+        parts_s = watch.whole_s["parts"]
+    else:
+        tally = form(file, threads)
+        inner_s = time.perf_counter() - began
+    after, used = _memory(), _cpu_s()
+    began = time.perf_counter()
+    form(file, threads)
+    return {
+        "import_s": import_s,
+        "warm_s": warm_s,
+        "inner_s": inner_s,
+        "again_s": time.perf_counter() - began,
+        "cpu_s": sum(used) - sum(cpu_s),
+        "system_s": used[1] - cpu_s[1],
+        "before_mb": before["VmRSS"],
+        "peak_mb": after["VmHWM"],
+        "mapped_mb": after["RssFile"] - before["RssFile"],
+        "tally": tally,
+        "stages": stages,
+        "parts_s": parts_s,
+    }
+
+
+def _form(name: str) -> Form:
+    module, _, function = FORMS[KERNEL if name == STAGES else name].partition(":")
+    form: Form = getattr(importlib.import_module(module), function)
+    return form
+
+
+def _forget_peak() -> None:
+    """Lets VmHWM begin again from what is in use now (proc(5), /proc/pid/clear_refs)."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def _memory() -> dict[str, float]:
+    """Fields of /proc/self/status (proc(5)) that are kilobytes, in MiB."""
+    text = Path("/proc/self/status").read_text()
+    return {name: int(kilobytes) * 1024 / _MEBI for name, kilobytes in re.findall(r"^(\w+):\s+(\d+) kB$", text, re.M)}
+
+
+def _cpu_s() -> tuple[float, float]:
+    """The CPU time of all threads in the program and in the system."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime, used.ru_stime
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -65,7 +65,7 @@ def _run(name: str, file: Path, warm: Path, threads: int) -> dict[str, Any]:
     warm_s = time.perf_counter() - began - import_s
     gc.collect()
     _forget_peak()
-    before, cpu_s = _memory(), _cpu_s()
+    before, cpu_s, load = _memory(), _cpu_s(), os.getloadavg()[0]
     stages: dict[str, Any] = {}
     parts_s = 0.0
     began = time.perf_counter()
@@ -97,6 +97,7 @@ def _run(name: str, file: Path, warm: Path, threads: int) -> dict[str, Any]:
         "tally": tally,
         "stages": stages,
         "parts_s": parts_s,
+        "load": load,
     }
 
 

@@ -37,6 +37,7 @@ def figures(
         "records": records,
         "packets": {store.order: _tally(found, store).packets for store in plan.stores if _runs(found, store)},
         "runs": plan.runs,
+        "load_average_max": round(max((run.load for runs in found.values() for run in runs), default=0.0), 1),
         "compile_s": None if compile_s is None else round(compile_s, 2),
         "wire": wire,
         "measurements": rows,
@@ -114,7 +115,7 @@ def disagreements(found: Found, store: Store) -> dict[str, list[str]]:
 def text(document: Mapping[str, Any]) -> Iterator[str]:
     """The figures for people, line by line."""
     told = document["figures"]
-    yield f"medians of {told['runs']} runs; memory is the highest; others may have used the machine meanwhile"
+    yield f"medians of {told['runs']} runs, memory the highest; load average up to {told['load_average_max']:g}"
     heads = "M records/s", "seconds", "from", "to", "again", "CPU s", "system", "peak MiB", "before"
     yield f"{'':28} {heads[0]:>11} {' '.join(f'{head:>8}' for head in heads[1:])}"
     for row in told["measurements"]:

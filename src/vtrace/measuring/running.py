@@ -44,6 +44,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
         before_mb, peak_mb: memory in use before the run, and at most during it; mapped_mb: how much more of files was
             mapped into memory at its end, which is in `peak_mb` and belongs to the page cache.
         stages: [wall, CPU] seconds of each stage on all threads; parts_s: how long the threads worked on parts.
+        load: the machine's load average before the run: others may use it, too.
     """
 
     import_s: float
@@ -58,6 +59,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     tally: Tally
     stages: dict[str, tuple[float, float]]
     parts_s: float
+    load: float
 
 
 class Store(msgspec.Struct, frozen=True, kw_only=True):

@@ -35,15 +35,15 @@ _NONE = -1
 
 
 @compiled
-def apart(columns: Columns, tables: Tables, rows: np.ndarray) -> tuple[np.ndarray, int]:
+def apart(columns: Columns, tables: Tables, rows: np.ndarray) -> tuple[np.ndarray, int, bool]:
     """Divides the records of a key.
 
     Args:
         rows: its records, by agent and sequence number, each once.
 
     Returns:
-        For each of them the number of its packet, -1 if it can belong to none; and how many packets there are, in the
-        order of their first-hop records.
+        For each of them the number of its packet, -1 if it can belong to none; how many packets there are, in the
+        order of their first-hop records; and whether clocks had to tell some of them apart.
     """
     found = strands(columns, tables, rows)
     length, count = len(rows), found.counts[0]
@@ -78,7 +78,7 @@ def apart(columns: Columns, tables: Tables, rows: np.ndarray) -> tuple[np.ndarra
                 owner[i] = chosen
                 after[i] = strand[i]
                 i = strand[i]
-    return owner, packets
+    return owner, packets, found.by_clock[0] != 0
 
 
 @compiled

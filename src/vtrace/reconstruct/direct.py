@@ -62,7 +62,7 @@ def direct(
     """
     _, place, header, sport, dport, ttl, seq, _ = columns
     places, headers = tables.places, tables.headers
-    number, known, of_place, of_header, of_ttl, of_ports, of_way, count = no_shapes()
+    number, known, of_place, of_header, of_ttl, of_ports, of_way, _, _, count = no_shapes()
     begins = np.empty(MOST_STRETCHES + 1, np.int64)
     # The records of one packet: rows, rows of their places, agents and numbers, ports; and which is each hop.
     rows, own = np.empty(MOST_RECORDS, np.int32), np.empty(MOST_RECORDS, np.int32)
@@ -78,7 +78,7 @@ def direct(
         slot = -1
         if length == 0:
             length = _sorted(place, seq, places, order, start, end, rows, own, sources, numbers)
-        elif length <= LONGEST:
+        if length <= LONGEST:
             slot = slot_of(header, ttl, sport, dport, rows, own, length, ports)
             if is_in(slot, known, of_place, of_header, of_ttl, of_ports, header, ttl, rows, own, ports, length):
                 for i in range(length):
@@ -184,9 +184,9 @@ def _stretches(
     """Where the stretches of each chassis begin; 0 where that is in doubt."""
     stretches = 0
     seen = np.uint64(0)
-    last_place, last_header, last_ttl = 0, 0, 0
+    last_place, last_header, last_ttl = 0, 0, np.int64(0)
     for i in range(length):
-        at, addresses, hops_left = own[i], header[rows[i]], int(ttl[rows[i]])
+        at, addresses, hops_left = own[i], header[rows[i]], np.int64(ttl[rows[i]])
         sure = (places[at, FLAGS] & GROUP) == 0 and headers[addresses, TO_GROUP] == 0
         same = i > 0 and sources[i - 1] == sources[i]
         if places[at, POINT] <= INGRESS:

@@ -6,6 +6,8 @@ doubt goes the short way (`direct`), all others the general one (`apart`, `order
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from vtrace.compiled import compiled
@@ -30,6 +32,7 @@ from vtrace.reconstruct.layout import (
 )
 from vtrace.reconstruct.matching import at
 from vtrace.reconstruct.ordering import ordered
+from vtrace.reconstruct.shapes import LONGEST, Shapes, is_in, no_shapes, slot_of
 
 
 @compiled
@@ -116,6 +119,7 @@ def _the_general_way(
     filled: int,
 ) -> int:
     """Does the same for all other keys; how many packets there are then."""
+    shapes, looked_up = no_shapes(), _Scratch(np.empty(LONGEST, np.int32), np.empty(LONGEST, np.int64))
     aside = 0
     for one in range(len(lengths)):
         if lengths[one]:
@@ -124,26 +128,108 @@ def _the_general_way(
         length = sort_unique(columns, tables, own)
         found.counts[0] += len(own) - length
         own = own[:length]
-        owner, copies = apart(columns, tables, own)
+        slot = -1
+        if length <= LONGEST:
+            slot, known = _look_up(columns, shapes, own, looked_up)
+            if known:
+                hops = _as_before(shapes, slot, own, found, filled, aside)
+                _describe(found, packets, one, 0, shapes.gap[slot] != 0, False, filled, hops, aside, length - hops)
+                packets += 1
+                filled += hops
+                aside += length - hops
+                continue
+        owner, copies, by_clock = apart(columns, tables, own)
         if copies == 0:
             found.counts[1] += 1
             found.counts[2] += length
         for copy in range(copies):
             mine, pair = _of_copy(columns, tables, own, owner, copy)
             hops, gap = ordered(columns, tables, mine, pair, found.hops[filled:])
-            found.start[packets] = filled
-            found.length[packets] = hops
-            found.group[packets] = one
-            found.copy[packets] = copy
-            found.gap[packets] = gap
-            found.ambiguous[packets] = copies > 1
-            found.others_start[packets] = aside
             others = _set_aside(mine, found.hops[filled : filled + hops], found.others[aside:])
-            found.others_length[packets] = others
+            _describe(found, packets, one, copy, gap, copies > 1, filled, hops, aside, others)
+            if slot >= 0 and copies == 1 and not by_clock and hops + others == length:
+                _keep(columns, shapes, slot, own, looked_up, found, filled, hops, aside, gap)
             packets += 1
             filled += hops
             aside += others
     return packets
+
+
+class _Scratch(NamedTuple):
+    """Room for the places and ports of a packet's records."""
+
+    place: np.ndarray
+    ports: np.ndarray
+
+
+@compiled
+def _look_up(columns: Columns, shapes: Shapes, rows: np.ndarray, scratch: _Scratch) -> tuple[int, bool]:
+    """The slot of a packet's shape, and whether it holds just that."""
+    _, place, header, sport, dport, ttl, _, _ = columns
+    _, lengths, of_place, of_header, of_ttl, of_ports, _, _, _, _ = shapes
+    own, ports = scratch
+    length = len(rows)
+    for i in range(length):
+        own[i] = place[rows[i]]
+    slot = slot_of(header, ttl, sport, dport, rows, own, length, ports)
+    known = is_in(slot, lengths, of_place, of_header, of_ttl, of_ports, header, ttl, rows, own, ports, length)
+    return slot, known
+
+
+@compiled
+def _as_before(shapes: Shapes, slot: int, rows: np.ndarray, found: Packets, filled: int, aside: int) -> int:
+    """Orders the records of a packet as those of the one before of its shape; how many hops it has."""
+    hops = int(shapes.hops[slot])
+    for i in range(len(rows)):
+        row = rows[shapes.way[slot, i]]
+        if i < hops:
+            found.hops[filled + i] = row
+        else:
+            found.others[aside + i - hops] = row
+    return hops
+
+
+@compiled
+def _keep(
+    columns: Columns,
+    shapes: Shapes,
+    slot: int,
+    rows: np.ndarray,
+    scratch: _Scratch,
+    found: Packets,
+    filled: int,
+    hops: int,
+    aside: int,
+    gap: bool,
+) -> None:
+    """Keeps the order of a packet's records for the next one of its shape."""
+    shapes.length[slot], shapes.hops[slot], shapes.gap[slot] = len(rows), hops, gap
+    for i in range(len(rows)):
+        shapes.place[slot, i], shapes.ports[slot, i] = scratch.place[i], scratch.ports[i]
+        shapes.header[slot, i], shapes.ttl[slot, i] = columns.header[rows[i]], columns.ttl[rows[i]]
+        row = found.hops[filled + i] if i < hops else found.others[aside + i - hops]
+        for j in range(len(rows)):
+            if rows[j] == row:
+                shapes.way[slot, i] = j
+
+
+@compiled
+def _describe(
+    found: Packets,
+    packet: int,
+    group_: int,
+    copy: int,
+    gap: bool,
+    ambiguous: bool,
+    start: int,
+    length: int,
+    aside: int,
+    others: int,
+) -> None:
+    found.group[packet], found.copy[packet] = group_, copy
+    found.gap[packet], found.ambiguous[packet] = gap, ambiguous
+    found.start[packet], found.length[packet] = start, length
+    found.others_start[packet], found.others_length[packet] = aside, others
 
 
 @compiled

@@ -83,7 +83,7 @@ def same_visit(columns: Columns, tables: Tables, one: int, two: int) -> bool:
 
 
 @inlined
-def can_follow(places: np.ndarray, a: int, b: int, fell: int) -> bool:
+def can_follow(places: np.ndarray, a: int, b: int, fell: np.int64) -> bool:
     """`follows`, of two rows of the table of places and by how much the TTL fell."""
     before, after = places[a, POINT], places[b, POINT]
     possible = before != EGRESS and (places[a, FLAGS] & SENT) == 0
@@ -92,7 +92,7 @@ def can_follow(places: np.ndarray, a: int, b: int, fell: int) -> bool:
     possible = possible and not (before == INGRESS and again)
     same = places[a, DATAPATH] == places[b, DATAPATH]
     here = not same and fell <= 1 if before == LOGICAL_EGRESS else same
-    return possible and here and fell >= 0
+    return bool(possible and here and fell >= 0)
 
 
 @compiled
@@ -101,7 +101,7 @@ def follows(columns: Columns, tables: Tables, last: int, row: int) -> bool:
 
     A router takes one off the TTL before it logs; a switch takes none.
     """
-    fell = int(columns.ttl[last]) - int(columns.ttl[row])
+    fell = np.int64(columns.ttl[last]) - np.int64(columns.ttl[row])
     return can_follow(tables.places, columns.place[last], columns.place[row], fell)
 
 

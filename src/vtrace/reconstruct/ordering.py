@@ -95,7 +95,7 @@ def _first_of_rest(columns: Columns, tables: Tables, rows: np.ndarray, starts: n
 
     Falling TTL decides among several; it only bounds the order.
     """
-    best, best_rank, best_ttl = _NONE, -1, -1
+    best, best_rank, best_ttl = _NONE, -1, np.int64(-1)
     for one in range(len(used)):
         if used[one]:
             continue
@@ -115,7 +115,7 @@ def _first_of_rest(columns: Columns, tables: Tables, rows: np.ndarray, starts: n
         rank = 0
         if not led_from_peer:
             rank = 2 if at(columns, tables, start, POINT) == INGRESS or not led_to else 1
-        ttl = int(columns.ttl[start])
+        ttl = np.int64(columns.ttl[start])
         if rank > best_rank or (rank == best_rank and ttl > best_ttl):
             best, best_rank, best_ttl = one, rank, ttl
     return best

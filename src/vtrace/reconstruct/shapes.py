@@ -15,7 +15,7 @@ from vtrace.compiled import compiled, inlined
 
 # Longer packets are few, and each look-up costs.
 LONGEST = 16
-_BITS = 9
+_BITS = 11
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)
 _SHIFT = np.uint64(64 - _BITS)
 
@@ -26,7 +26,8 @@ class Shapes(NamedTuple):
     Attributes:
         number: of the shape in a slot; length: of its packets, 0 where a slot is free.
         place, header, ttl, ports: of each record, as it came; ports 0: those of the first record.
-        way: which of the records is each hop.
+        way: which of the records is each hop, and behind the hops those that are none; hops: how many hops there are.
+        gap: whether some are missing between.
         counts: how many shapes were given a number (one number).
     """
 
@@ -37,6 +38,8 @@ class Shapes(NamedTuple):
     ttl: np.ndarray
     ports: np.ndarray
     way: np.ndarray
+    hops: np.ndarray
+    gap: np.ndarray
     counts: np.ndarray
 
 
@@ -52,6 +55,8 @@ def no_shapes() -> Shapes:
         np.zeros((slots, LONGEST), np.uint8),
         np.zeros((slots, LONGEST), np.int64),
         np.zeros((slots, LONGEST), np.uint8),
+        np.zeros(slots, np.uint8),
+        np.zeros(slots, np.uint8),
         np.zeros(1, np.int32),
     )
 

@@ -53,6 +53,7 @@ class Stretches(NamedTuple):
         counts: how many there are (one number). head, tail: their first and last records. following: of a record, the
             next one of its stretch; -1 ends. flooded: whether a stretch may be of several copies.
         child, last_child, sibling: of a stretch, those that begin where it was sent. begun: whether one is a child.
+        by_clock: whether clocks had to tell equal packets apart (one number).
     """
 
     counts: np.ndarray
@@ -64,6 +65,7 @@ class Stretches(NamedTuple):
     last_child: np.ndarray
     sibling: np.ndarray
     begun: np.ndarray
+    by_clock: np.ndarray
 
 
 @compiled
@@ -92,6 +94,7 @@ def _stretches(columns: Columns, tables: Tables, rows: np.ndarray) -> Stretches:
         np.full(length, _NONE, np.int32),
         np.full(length, _NONE, np.int32),
         np.zeros(length, np.uint8),
+        np.zeros(1, np.uint8),
     )
     open_here = np.empty(length, np.int32)
     opened = 0
@@ -238,6 +241,7 @@ def _align(columns: Columns, rows: np.ndarray, found: Stretches, senders: np.nda
         for number in range(len(senders)):
             _adopt(found, senders[number], receivers[number])
         return
+    found.by_clock[0] = 1
     left_ns = np.empty(len(senders), np.int64)
     came_ns = np.empty(len(receivers), np.int64)
     for number in range(len(senders)):

@@ -136,9 +136,9 @@ class Follower:
         if record.point == Point.FIRST_HOP:
             packet = self._begun(alike, record, now_s)
         else:
-            packet = _best(alike, record) or Followed(now_s)
-            if not alike:
-                alike.append(packet)
+            best = _best(alike, record)
+            # Else of a packet whose first hop is not known yet: an answer with the key of what it answers, say.
+            packet = best if best and _takes(best, record) else self._pending(alike, now_s)
         if packet.beyond:
             return
         self.records.append(record)
@@ -162,15 +162,18 @@ class Follower:
         found = next((p for p in alike if p.pair == record.pair), None)
         if found is not None:
             return found
-        if alike and alike[0].start is None:
-            found = alike[0]
-        else:
-            found = Followed(now_s)
-            alike.append(found)
+        found = self._pending(alike, now_s)
         found.begin(record)
         found.beyond = self.own(record.pair) > self._packets or self.colored[record.pair] > self._limit(record.pair)
         if not found.beyond:
             self._by_pair[record.pair].append(found)
+        else:
+            before = found.records
+            found.leave([r for r in before if _takes(found, r)])
+            self._forget(found.records)
+            for foreign in before:
+                if not _takes(found, foreign):
+                    self._pending(alike, now_s).take(foreign, now_s)
         for other in alike:
             if other is not found:
                 self._give(other, found, alike)
@@ -178,7 +181,9 @@ class Follower:
 
     def _give(self, other: Followed, packet: Followed, alike: list[Followed]) -> None:
         """Gives a packet the records that were another's only because its own beginning was not known yet."""
-        own = [r for r in other.records if r.point != Point.FIRST_HOP and _best(alike, r) is packet]
+        own = [
+            r for r in other.records if r.point != Point.FIRST_HOP and _best(alike, r) is packet and _takes(packet, r)
+        ]
         if own:
             other.leave([r for r in other.records if r not in own])
             other.arrived = sum(1 for r in other.records if self._is_arrival(other, r))
@@ -186,6 +191,23 @@ class Follower:
                 self._open[other.pair][id(other)] = other
             for record in own:
                 packet.take(record, packet.last_s)
+            if packet.beyond:
+                self._forget(own)
+
+    @staticmethod
+    def _pending(alike: list[Followed], now_s: float) -> Followed:
+        """What has the records of a key whose first hop is not known yet."""
+        found = next((p for p in alike if p.start is None), None)
+        if found is None:
+            found = Followed(now_s)
+            alike.append(found)
+        return found
+
+    def _forget(self, records: Sequence[LogRecord]) -> None:
+        """Leaves out records that came in before the one that says that their packet was colored beyond N."""
+        gone = {id(record) for record in records}
+        if gone:
+            self.records = [record for record in self.records if id(record) not in gone]
 
     def _is_arrival(self, packet: Followed, record: LogRecord) -> bool:
         """Whether a record says that its packet came out at its own pair's destination."""
@@ -273,6 +295,15 @@ def _best(alike: Sequence[Followed], record: LogRecord) -> Followed | None:
     if len(alike) < 2:
         return alike[0] if alike else None
     return max(alike, key=lambda packet: _likeness(packet.start, record) if packet.start else -1)
+
+
+def _takes(packet: Followed, record: LogRecord) -> bool:
+    """Whether a record is taken for a packet's: what was colored beyond N takes only what shares an address with it.
+
+    NAT may change both addresses on the way; but what is taken there is lost for all others.
+    """
+    start = packet.start
+    return not packet.beyond or start is None or record.src == start.src or record.dst == start.dst
 
 
 def _likeness(one: LogRecord, two: LogRecord) -> int:

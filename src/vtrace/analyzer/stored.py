@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
@@ -122,6 +122,18 @@ def reconstruct_stored(
         threads: how many parts are worked on at once.
         goals: where the packets of each (task, pair) should come out, if that is one place.
     """
+    gathered, streams = gather(stored, threads=threads, goals=goals)
+    return answers(gathered, streams, stored.evidence)
+
+
+def gather(
+    stored: Stored, *, threads: int = 1, goals: Mapping[tuple[str, int], Goal] | None = None
+) -> tuple[Gathered, Streams]:
+    """All that answers are made of: every packet, and which records are at hand of each log stream.
+
+    Args:
+        threads, goals: as for `reconstruct_stored`.
+    """
     streams = Streams(stored.ends, records=stored.records)
     gathered = Gathered()
     lock = threading.Lock()
@@ -146,11 +158,10 @@ def reconstruct_stored(
         for source in stored.parts:
             reach(source)
     _on_threads(work, stored.parts, threads)
-    return answers(gathered, streams, stored.evidence)
+    return gathered, streams
 
 
-def _on_threads(work: object, parts: Iterable[Source], threads: int) -> None:
-    assert callable(work)
+def _on_threads(work: Callable[[Source], None], parts: Iterable[Source], threads: int) -> None:
     if threads <= 1:
         for part in parts:
             work(part)

@@ -11,7 +11,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import IO, TypeVar
@@ -173,13 +173,19 @@ class BlobStore:
                 batch = pa.Table.from_batches([self._reader.get_batch(number)])
                 batch.validate(full=True)
                 table = _cast(batch, BLOB_STORE_SCHEMA, self._path)
-            for row in zip(*(self._values(column) for column in table.columns), strict=True):
+            # Of one batch each column is one chunk; joining chunks would copy them.
+            *columns, blob = (column.chunk(0) for column in table.columns)
+            values = [column.to_pylist() for column in columns]
+            for row in zip(*values, self._views(blob), strict=True):
                 yield StoredBlob(**dict(zip(BLOB_STORE_SCHEMA.names, row, strict=True)))
 
     @staticmethod
-    def _values(column: pa.ChunkedArray) -> Iterator[object]:
-        for value in column:
-            yield value.as_buffer() if column.type == pa.large_binary() else value.as_py()
+    def _views(blob: pa.LargeBinaryArray) -> Iterator[pa.Buffer]:
+        """The blobs as slices of the file: asking a value for its buffer would copy it."""
+        _, offsets, data = blob.buffers()
+        ends = np.frombuffer(offsets, np.int64)[blob.offset : blob.offset + len(blob) + 1].tolist()
+        for begin, end in pairwise(ends):
+            yield data.slice(begin, end - begin)
 
 
 def is_blob_store(path: Path) -> bool:

@@ -12,10 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from vtrace.analyzer.stored import open_stored
+from vtrace.analyzer.stored import gather, open_stored
 from vtrace.collect.blobs import row_numbers
 from vtrace.collect.store import read_records
-from vtrace.measuring.by_kernel import gather
 from vtrace.reconstruct.answers import KINDS, LOST_KINDS, Answers, answers
 from vtrace.reconstruct.gathering import PLACE_FIELDS, Gathered
 from vtrace.reconstruct.parts import FLAG_AMBIGUOUS, FLAG_MISSING
@@ -74,7 +73,7 @@ def accuracy(path: Path, truth: Path, goals: Mapping[tuple[str, int], Goal], thr
         goals: where the packets of each (task, pair) should come out, if that is one place.
     """
     stored = open_stored(path)
-    gathered, streams = gather(stored, threads, goals)
+    gathered, streams = gather(stored, threads=threads, goals=goals)
     found = answers(gathered, streams, stored.evidence)
     told = _told(gathered, read_records(path))
     known = _known(pq.read_table(truth))

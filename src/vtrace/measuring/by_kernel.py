@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,8 +14,6 @@ from vtrace.measuring.tally import Tally, pair_tally, tally_of_answers
 from vtrace.reconstruct.answers import KINDS
 from vtrace.reconstruct.gathering import Gathered
 from vtrace.reconstruct.parts import part_of
-from vtrace.reconstruct.schema import Goal
-from vtrace.reconstruct.streams import Streams
 
 
 def run(path: Path, threads: int) -> Tally:
@@ -44,30 +42,6 @@ def run_paths(path: Path, threads: int) -> Tally:
         own = paths[name]
         pairs.append(pair_tally(name, sum(count for _, count in own), own, says_apart=False))
     return Tally(records=gathered.records - gathered.repeated, unclaimed=gathered.unclaimed, pairs=tuple(pairs))
-
-
-def gather(stored: Stored, threads: int, goals: Mapping[tuple[str, int], Goal]) -> tuple[Gathered, Streams]:
-    """What `reconstruct_stored` makes its answers of: all packets, and which records are at hand of each stream.
-
-    Args:
-        stored: with what the writers have written in all.
-    """
-    streams = Streams(stored.ends, records=stored.records)
-    gathered = Gathered()
-    lock = threading.Lock()
-
-    def work(source: Source) -> None:
-        part = part_of(source.read(), goals)
-        columns = part.prepared.columns
-        with lock:
-            numbers = streams.numbers(part.prepared.places)
-        _, spans = streams.mark(numbers, columns.place, columns.seq, columns.mono_ns)
-        with lock:
-            streams.widen(spans)
-            gathered.add(part)
-
-    _on_threads(work, stored, threads)
-    return gathered, streams
 
 
 def _on_threads(work: Callable[[Source], None], stored: Stored, threads: int) -> None:

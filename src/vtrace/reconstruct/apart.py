@@ -28,6 +28,7 @@ from vtrace.reconstruct.matching import (
     is_sent,
     likeness,
     same_visit,
+    shares_address,
 )
 from vtrace.reconstruct.stretches import Stretches, strands
 
@@ -110,7 +111,17 @@ def _append(
 def _has_room(
     columns: Columns, tables: Tables, rows: np.ndarray, head: int, after: np.ndarray, start: int, strand: np.ndarray
 ) -> bool:
-    """Whether a packet has no record of a visit that a strand has one of."""
+    """Whether a strand may be a packet's: it has no record of the same visit, and one that shares an address with it.
+
+    Else it is of a packet that has the same key and no first-hop record: the answer to a datagram, say.
+    """
+    shares = False
+    j = head
+    while j != _NONE and not shares:
+        shares = shares_address(columns, tables, rows[j], rows[start])
+        j = after[j]
+    if not shares:
+        return False
     i = start
     while i != _NONE:
         j = head

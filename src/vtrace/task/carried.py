@@ -79,6 +79,16 @@ def carried(pair: Pair) -> tuple[Carried, ...]:
 
 def _destinations(pair: Pair, *, reply: bool) -> Iterator[tuple[str, str, int | None]]:
     """(protocol, address, port) of what the packets are sent to."""
+    found = list(_addressed(pair, reply=reply))
+    only = pair.destination.only
+    if not found and only and not reply:
+        # No load balancer has this protocol or port at the VIP that was named: what is sent there is asked about.
+        found = [(pair.traffic.proto, only, pair.traffic.dport)]
+    return iter(found)
+
+
+def _addressed(pair: Pair, *, reply: bool) -> Iterator[tuple[str, str, int | None]]:
+    """The same, as far as the destination's addresses, NAT rows and VIPs have it."""
     traffic, destination = pair.traffic, pair.destination
     wanted = traffic.sport if reply else traffic.dport
     if reply or not destination.only:

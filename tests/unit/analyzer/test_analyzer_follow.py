@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 from builders import (
     CHASSIS,
@@ -134,16 +136,43 @@ def test_one_datagram_sent_to_two_is_a_packet_of_each_pair(shift: int, lost: int
     assert not follower.pair_settled(lost, 0.5)
 
 
-def test_what_one_pair_has_beyond_n_another_may_need() -> None:
+@pytest.mark.parametrize("late", [False, True], ids=["its first hop first", "its first hop last"])
+def test_what_one_pair_has_beyond_n_another_may_need(late: bool) -> None:
+    """Agents report each for itself, so what was colored beyond N may show that only when all else of it is there."""
     first, second = one_datagram_to_two()
     follower = Follower(TWO_PAIRS, INVENTORY, 1)
     log = Recorder()
     log.switched(7)
-    for record in (*log.records, *first, *second):
+    beyond = [*first[1:], first[0]] if late else first
+    for record in (*log.records, *second, *beyond) if late else (*log.records, *beyond, *second):
         follower.add(record, 0.0)
     assert [len(follower.of_pair(index)) for index in (0, 1)] == [1, 1]
     assert follower.of_pair(1)[0].complete
     assert not [r for r in follower.records if r.key == 1 and r.dst == "10.0.1.2"]
+
+
+@pytest.mark.parametrize("beyond", [0, 1], ids=["the request", "the echo"])
+@pytest.mark.parametrize("seed", range(8))
+def test_an_echo_with_the_key_of_its_request(beyond: int, seed: int) -> None:
+    """One of the two was colored beyond N; the records of both come in in any order."""
+    log = Recorder()
+    log.switched(1)
+    back = {"src": "10.0.1.2", "dst": "10.0.1.1"}
+    request = list(log.records)
+    log.write(HV2, Point.FIRST_HOP, WEB, 1, pair=1, in_key=3, in_ofport=6, ttl=64, **back)
+    log.sent(1, HV2, HV1, in_key=3, out_key=2, **back)
+    log.came(1, HV1, HV2, **back)
+    log.out(1, HV1, in_key=3, out_key=2, **back)
+    echo = log.records[len(request) :]
+    before = Recorder()
+    before.first(9, beyond)
+    mixed = [*request, *echo]
+    random.Random(seed).shuffle(mixed)
+    follower = Follower([pair(), pair("web2", "web1", index=1, direction=Direction.REPLY)], INVENTORY, 1)
+    for record in (*before.records, *mixed):
+        follower.add(record, 0.0)
+    kept = {(r.chassis, r.seq) for r in follower.records if r.key == 1}
+    assert kept == {(r.chassis, r.seq) for r in (echo, request)[beyond]}
 
 
 def test_without_a_first_hop_record_nothing_is_settled_or_asked() -> None:

@@ -112,7 +112,8 @@ def _disposition(hops: Sequence[Row]) -> Disposition:
 def _first_hop_ranks(rows: Sequence[Row]) -> dict[int, int]:
     count: dict[tuple[str, int], int] = defaultdict(int)
     ranks = {}
-    for number, record in rows:
+    # In the order of each chassis's own clock: numbers begin again with every incarnation, color and epoch.
+    for number, record in sorted(rows, key=lambda row: (row[1].mono_ns, row[1].epoch, row[1].color, row[1].seq)):
         if record.point == Point.FIRST_HOP:
             ranks[number] = count[(record.chassis, record.pair)]
             count[(record.chassis, record.pair)] += 1

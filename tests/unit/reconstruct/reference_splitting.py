@@ -38,7 +38,7 @@ def split_copies(group: Sequence[Row]) -> list[list[Row]]:
         if orphan[0][1].point == Point.FIRST_HOP:
             continue
         own = {_visit(record) for _, record in orphan}
-        free = [number for number, taken in enumerate(visits) if not own & taken]
+        free = [n for n, taken in enumerate(visits) if not own & taken and _shares_address(packets[n], orphan)]
         chosen = free[0] if free and len(packets) == 1 else _owner(packets, free, orphan)
         if chosen is not None:
             packets[chosen] += orphan
@@ -57,6 +57,12 @@ def place(record: LogRecord) -> tuple[object, ...]:
         record.in_ofport,
         record.peer,
     )
+
+
+def _shares_address(packet: Sequence[Row], orphan: Sequence[Row]) -> bool:
+    """Whether a stretch may be of a packet: no device changes both addresses at once."""
+    start = orphan[0][1]
+    return any(record.src == start.src or record.dst == start.dst for _, record in packet)
 
 
 def _visit(record: LogRecord) -> tuple[object, ...]:

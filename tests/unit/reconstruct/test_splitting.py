@@ -405,3 +405,20 @@ def stopped_in_a_second_router(log: Recorder) -> None:
 def test_equal_packets_that_end_on_one_server_are_not_put_together(implementation: Implementation) -> None:
     found = run(implementation, walked([stopped_in_a_second_router] * 3))
     assert places(found) == [way_places(stopped_in_a_second_router)] * 3
+
+
+def test_an_answer_with_the_same_key_is_not_taken_for_the_packet(implementation: Implementation) -> None:
+    """An echo has the payload of its request. Its first hop's record may be the last to come in, or never."""
+    request, echo = Recorder(), Recorder()
+    request.switched(1)
+    back = {"src": "10.0.1.2", "dst": "10.0.1.1"}
+    echo.sent(1, HV2, HV1, in_key=WEB2, out_key=WEB1, **back)
+    echo.came(1, HV1, HV2, **back)
+    echo.out(1, HV1, in_key=WEB2, out_key=WEB1, **back)
+    count: Counter[str] = Counter(r.chassis for r in request.records)
+    later = []
+    for record in echo.records:
+        count[record.chassis] += 1
+        later.append(replace(record, seq=count[record.chassis]))
+    (row,) = packets(run(implementation, [*request.records, *later]))
+    assert (row["disposition"], len(row["hops"]), row["others"]) == ("egress", 4, [])

@@ -119,6 +119,11 @@ def test_who_names_a_vip_means_only_packets_to_it() -> None:
     assert made(VM2, VIP) == (Carried(proto="tcp", src="", dst="10.9.0.1", dport=80),)
 
 
+def test_a_vip_that_was_named_is_asked_about_whatever_is_sent_there() -> None:
+    assert made(VM2, VIP, proto="udp", dport=53) == (Carried(proto="udp", src="", dst="10.9.0.1", dport=53),)
+    assert made(VM2, VIP, proto="tcp", dport=443) == (Carried(proto="tcp", src="", dst="10.9.0.1", dport=443),)
+
+
 def test_replies_are_known_by_where_they_come_in_and_go_to_no_vip() -> None:
     other = replace(VIP, members=("vm1",), addresses=("10.0.0.1",))
     found = made(other, VM2, direction=Direction.REPLY, proto="tcp", dport=80, sport=4000)

@@ -157,11 +157,12 @@ def gather(
         # Nobody told how many records there should be: that is found out first, since threads share the room for it.
         for source in stored.parts:
             reach(source)
-    _on_threads(work, stored.parts, threads)
+    on_threads(work, stored.parts, threads)
     return gathered, streams
 
 
-def _on_threads(work: Callable[[Source], None], parts: Iterable[Source], threads: int) -> None:
+def on_threads(work: Callable[[Source], None], parts: Iterable[Source], threads: int) -> None:
+    """Does the work for each part, for so many at once."""
     if threads <= 1:
         for part in parts:
             work(part)

@@ -98,7 +98,7 @@ def _narrowed(batch: pa.RecordBatch) -> pa.RecordBatch:
     arrays = []
     for column in batch.columns:
         if pa.types.is_dictionary(column.type):
-            indices = column.indices.cast(_narrowest(0, len(column.dictionary), _INDEX_TYPES))
+            indices = column.indices.cast(_narrowest(0, len(column.dictionary), _SIGNED_TYPES))
             arrays.append(pa.DictionaryArray.from_arrays(indices, column.dictionary))
         elif len(column):
             bounds = pc.min_max(column)
@@ -117,7 +117,6 @@ _SIGNED_TYPES = (
     (pa.int16(), -0x8000, 0x7FFF),
     (pa.int32(), -0x80000000, 0x7FFFFFFF),
 )
-_INDEX_TYPES = _SIGNED_TYPES
 
 
 def _narrowest(low: int, high: int, types: Iterable[tuple[pa.DataType, int, int]]) -> pa.DataType:

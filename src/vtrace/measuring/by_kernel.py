@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Hashable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Hashable
 from pathlib import Path
 
 from vtrace.analyzer import stored as stored_records
-from vtrace.analyzer.stored import Source, Stored
+from vtrace.analyzer.stored import Source
 from vtrace.measuring.tally import Tally, pair_tally, tally_of_answers
 from vtrace.reconstruct.answers import KINDS
 from vtrace.reconstruct.gathering import Gathered
@@ -32,7 +31,7 @@ def run_paths(path: Path, threads: int) -> Tally:
         with lock:
             gathered.add(part)
 
-    _on_threads(work, stored, threads)
+    stored_records.on_threads(work, stored.parts, threads)
     paths: dict[Hashable, list[tuple[str, int]]] = defaultdict(list)
     for one in gathered.paths:
         paths[gathered.pairs.names[one.pair]].append((KINDS[one.disposition], one.packets))
@@ -42,13 +41,3 @@ def run_paths(path: Path, threads: int) -> Tally:
         own = paths[name]
         pairs.append(pair_tally(name, sum(count for _, count in own), own, says_apart=False))
     return Tally(records=gathered.records - gathered.repeated, unclaimed=gathered.unclaimed, pairs=tuple(pairs))
-
-
-def _on_threads(work: Callable[[Source], None], stored: Stored, threads: int) -> None:
-    if threads <= 1:
-        for source in stored.parts:
-            work(source)
-        return
-    with ThreadPoolExecutor(threads) as pool:
-        for _ in pool.map(work, stored.parts):
-            pass

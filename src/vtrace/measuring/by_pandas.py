@@ -10,8 +10,9 @@ import pandas as pd  # type: ignore[import-untyped]
 import pyarrow as pa
 
 from vtrace.analyzer.stored import open_stored
-from vtrace.measuring.parts import FIRST_MULTICAST_KEY, SPOT, STREAM, USE, PartTables, over_parts
+from vtrace.measuring.parts import SPOT, STREAM, USE, PartTables, over_parts
 from vtrace.measuring.tally import APART, FIRST_HOPS, TALLY_SCHEMA, UNCLAIMED, Tally, tally_of
+from vtrace.model.inventory import FIRST_MULTICAST_KEY
 from vtrace.model.record import Point
 from vtrace.reconstruct.layout import AT_EGRESS, AT_SENT, AT_STOPPED, AT_UNPLANNED
 

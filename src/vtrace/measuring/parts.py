@@ -12,8 +12,6 @@ import pyarrow as pa
 from vtrace.analyzer.stored import Source, Stored
 from vtrace.model.record_schema import HEADERS, PLACE
 
-# Tunnel keys of multicast groups begin here (ovn-sb(5), Multicast_Group).
-FIRST_MULTICAST_KEY = 32768
 # The group bit of a 48-bit Ethernet address (IEEE 802).
 GROUP_BIT = 40
 STREAM = ("chassis", "incarnation", "color", "epoch")

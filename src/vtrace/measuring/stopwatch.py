@@ -29,7 +29,7 @@ STAGES: dict[str, tuple[str, ...]] = {
         "vtrace.reconstruct.streams:Streams.widen",
     ),
     "gathering": ("vtrace.reconstruct.gathering:Gathered.add",),
-    "parts": ("vtrace.analyzer.stored:_on_threads",),
+    "parts": ("vtrace.analyzer.stored:on_threads",),
     "answers": ("vtrace.analyzer.stored:answers",),
     "answers, joining": ("vtrace.reconstruct.gathering:Gathered.rows",),
     "answers, holes": (

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from vtrace.collect.blobs import row_numbers
 from vtrace.compiled import compiled
+from vtrace.model.inventory import FIRST_MULTICAST_KEY
 from vtrace.model.plain import FIRST_BRIDGE
 from vtrace.model.record import Point
 from vtrace.model.record_schema import COMPACT_SCHEMA, HEADERS, PLACE, group_fields, struct_type
@@ -18,8 +19,6 @@ from vtrace.reconstruct import layout
 from vtrace.reconstruct.layout import Columns, Tables
 from vtrace.reconstruct.schema import Goal
 
-# Tunnel keys of multicast groups begin here (ovn-sb(5), Multicast_Group).
-FIRST_MULTICAST_KEY = 32768
 # The group bit of an Ethernet address (IEEE 802).
 GROUP_BIT = 1 << 40
 # What tells one place of a path from another.

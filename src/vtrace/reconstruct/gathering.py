@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 
 from vtrace.model.record_schema import PLACE, group_fields
+from vtrace.reconstruct.columns import SPOT_FIELDS
 from vtrace.reconstruct.distinct import (
     LONGEST,
     PATH_DISPOSITION,
@@ -18,9 +19,8 @@ from vtrace.reconstruct.distinct import (
     SHORTEST,
     SUM,
 )
+from vtrace.reconstruct.layout import CHASSIS
 from vtrace.reconstruct.parts import PacketRows, Part
-
-_FAR_NS = 1 << 62
 
 
 class Path(msgspec.Struct, kw_only=True):
@@ -94,8 +94,9 @@ class Gathered:
         own = part.rows.columns()
         paths = self._path_numbers_of(part, pairs, places)
         names = part.prepared.places.column("chassis").to_pylist()
-        chassis = np.zeros(int(part.prepared.tables.places[:, 1].max(initial=0)) + 1, np.int32)
-        chassis[part.prepared.tables.places[:, 1]] = self.chassis.of(names)
+        numbers = part.prepared.tables.places[:, CHASSIS]
+        chassis = np.zeros(int(numbers.max(initial=0)) + 1, np.int32)
+        chassis[numbers] = self.chassis.of(names)
         own["pair"] = pairs[own["pair"]]
         own["path"] = paths[own["path"]]
         own["last_place"] = places[own["last_place"]]
@@ -161,9 +162,7 @@ def _add_to(path: Path, packets: int, delays: np.ndarray) -> None:
     path.delays[:, SUM] += delays[:, SUM]
 
 
-_SPOT_COLUMNS = tuple(
-    PLACE_FIELDS.index(name) for name in ("chassis", "point", "datapath", "in_key", "out_key", "in_ofport", "peer")
-)
+_SPOT_COLUMNS = tuple(PLACE_FIELDS.index(name) for name in SPOT_FIELDS)
 
 
 def _spot(place: Hashable) -> tuple[object, ...]:

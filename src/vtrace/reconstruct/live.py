@@ -7,10 +7,11 @@ from collections.abc import Hashable, Sequence
 
 import numpy as np
 
+from vtrace.model.inventory import FIRST_MULTICAST_KEY
 from vtrace.model.plain import is_bridge
 from vtrace.model.record import LogRecord, Point
 from vtrace.reconstruct import layout
-from vtrace.reconstruct.columns import FIRST_MULTICAST_KEY, GROUP_BIT, SPOT_FIELDS
+from vtrace.reconstruct.columns import GROUP_BIT, SPOT_FIELDS
 from vtrace.reconstruct.layout import Columns, Tables
 from vtrace.reconstruct.ordering import ordered
 

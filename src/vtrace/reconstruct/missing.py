@@ -13,8 +13,8 @@ from itertools import pairwise
 
 import numpy as np
 
+from vtrace.model.inventory import FIRST_MULTICAST_KEY
 from vtrace.model.record import Point
-from vtrace.reconstruct.columns import FIRST_MULTICAST_KEY
 from vtrace.reconstruct.distinct import LONGEST, SHORTEST
 from vtrace.reconstruct.gathering import PLACE_FIELDS, Gathered
 from vtrace.reconstruct.layout import AT_SENT, AT_STOPPED

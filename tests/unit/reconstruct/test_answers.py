@@ -14,10 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from vtrace.attribute import patterns
 from vtrace.collect.blobs import compact
 from vtrace.model.record import EvidenceRecord, LogRecord, Point, StreamEnd
 from vtrace.model.record_schema import to_table
-from vtrace.reconstruct.answers import Answers, PairAnswer, answers
+from vtrace.reconstruct.answers import TRANSIENT_AFTER, Answers, PairAnswer, answers
 from vtrace.reconstruct.gathering import Gathered
 from vtrace.reconstruct.incremental import Incremental
 from vtrace.reconstruct.parts import part_of
@@ -145,6 +146,10 @@ def test_patterns(fates: str, loss: str, pattern: str | None) -> None:
     made = cloud(["switched" if fate == "." else "switched 2" for fate in fates], pairs=False)
     found = of_pair(at_once(made.records, made.ends))
     assert (found.loss, found.pattern) == (loss, pattern)
+
+
+def test_a_transient_loss_is_what_it_is_for_a_diagnosis() -> None:
+    assert TRANSIENT_AFTER == patterns.TRANSIENT_AFTER
 
 
 def test_what_a_chassis_said_of_the_flow_is_the_reason() -> None:

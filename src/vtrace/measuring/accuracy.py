@@ -17,8 +17,10 @@ from vtrace.collect.blobs import row_numbers
 from vtrace.collect.store import read_records
 from vtrace.reconstruct.answers import KINDS, LOST_KINDS, Answers, answers
 from vtrace.reconstruct.gathering import PLACE_FIELDS, Gathered
+from vtrace.reconstruct.missing import flag_missing
 from vtrace.reconstruct.parts import FLAG_AMBIGUOUS, FLAG_MISSING
 from vtrace.reconstruct.schema import Goal
+from vtrace.reconstruct.streams import Streams
 
 # Whoever knows of no topology can't tell these two apart: in both the packet was handed to a port.
 _ALIKE = {"left_domain": "delivered"}
@@ -75,7 +77,7 @@ def accuracy(path: Path, truth: Path, goals: Mapping[tuple[str, int], Goal], thr
     stored = open_stored(path)
     gathered, streams = gather(stored, threads=threads, goals=goals)
     found = answers(gathered, streams, stored.evidence)
-    told = _told(gathered, read_records(path))
+    told = _told(gathered, streams, read_records(path))
     known = _known(pq.read_table(truth))
     left_out = _floods_without(known, goals)
     judged = _compared(_others(known, left_out), _others(told, left_out), found)
@@ -95,9 +97,10 @@ def _others(table: pa.Table, pairs: pa.Table) -> pa.Table:
     return table.filter(pa.array(~np.isin(own, left_out)))
 
 
-def _told(gathered: Gathered, records: pa.Table) -> pa.Table:
+def _told(gathered: Gathered, streams: Streams, records: pa.Table) -> pa.Table:
     """A row for each packet of the answer: what it says of it. A packet's key is that of its last record."""
     rows = gathered.rows()
+    flag_missing(gathered, rows, streams, streams.holes())
     arrays = [pa.array(values) for values in zip(*gathered.places.names, strict=True)]
     places = pa.table(arrays, names=list(PLACE_FIELDS)).take(pa.array(rows.last_place))
     pairs = pa.table([pa.array(values) for values in zip(*gathered.pairs.names, strict=True)], names=["task", "pair"])

@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from vtrace.memory import keep_freed_memory
+
 if TYPE_CHECKING:
     from vtrace.measuring.tally import Tally
 
@@ -52,6 +54,7 @@ def main() -> int:
     cores = [int(core) for core in args.cores.split(",")]
     # Before anything is imported that makes a thread for each core.
     os.sched_setaffinity(0, cores)
+    keep_freed_memory()
     sys.stdout.buffer.write(msgspec.json.encode(_run(args.form, args.file, args.warm, len(cores))))
     return 0
 

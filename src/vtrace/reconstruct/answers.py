@@ -14,7 +14,7 @@ from vtrace.reconstruct.distinct import LONGEST, SHORTEST, SUM
 from vtrace.reconstruct.gathering import PLACE_FIELDS, Gathered, Path
 from vtrace.reconstruct.layout import AT_EGRESS, AT_SENT, AT_STOPPED, AT_UNPLANNED
 from vtrace.reconstruct.missing import flag_missing
-from vtrace.reconstruct.parts import FLAG_AMBIGUOUS, FLAG_GAP, FLAG_MISSING, PacketRows
+from vtrace.reconstruct.parts import AMBIGUOUS, FLAG_MISSING, WITH_GAP, PacketRows
 from vtrace.reconstruct.runs import ARRIVED_AFTER, RUNS, runs
 from vtrace.reconstruct.streams import Streams
 
@@ -118,13 +118,14 @@ def answers(gathered: Gathered, streams: Streams, evidence: Iterable[EvidenceRec
     Args:
         evidence: what chassis said of flows.
     """
-    rows = gathered.rows()
+    # Of a pair of which nothing was lost no packet has to be looked at again.
+    rows = gathered.rows((gathered.counts[:, AT_SENT] > 0) | (gathered.counts[:, AT_STOPPED] > 0))
     flag_missing(gathered, rows, streams, streams.holes())
     missing = streams.missing()
     return Answers(
         records=gathered.records,
         repeated=gathered.repeated,
-        packets=len(rows.pair),
+        packets=int(gathered.counts[:, list(KINDS)].sum()),
         unclaimed=gathered.unclaimed,
         unclaimed_records=gathered.unclaimed_records,
         records_missing=int(missing[missing > 0].sum()),
@@ -150,6 +151,8 @@ def answers(gathered: Gathered, streams: Streams, evidence: Iterable[EvidenceRec
 
 
 class _Tasks:
+    """Args: rows: all packets of the pairs of which some were lost."""
+
     def __init__(self, gathered: Gathered, rows: PacketRows, evidence: Iterable[EvidenceRecord]) -> None:
         self._gathered = gathered
         self._rows = rows
@@ -160,15 +163,15 @@ class _Tasks:
         self._missing = (rows.flags & FLAG_MISSING) != 0
         known = ~self._missing
         self._lost = known & ((rows.disposition == AT_SENT) | (rows.disposition == AT_STOPPED))
+        told = gathered.counts[:, list(KINDS)]
+        untold = np.zeros_like(told)
+        np.add.at(untold, (rows.pair[self._missing], rows.disposition[self._missing]), 1)
         self._counts = {
-            **{
-                kind: np.bincount(rows.pair[known & (rows.disposition == number)], minlength=pairs)
-                for number, kind in KINDS.items()
-            },
-            "evidence_missing": np.bincount(rows.pair[self._missing], minlength=pairs),
-            "ambiguous": np.bincount(rows.pair[(rows.flags & FLAG_AMBIGUOUS) != 0], minlength=pairs),
-            "with_gaps": np.bincount(rows.pair[(rows.flags & FLAG_GAP) != 0], minlength=pairs),
-            "packets": np.bincount(rows.pair, minlength=pairs),
+            **{kind: told[:, number] - untold[:, number] for number, kind in KINDS.items()},
+            "evidence_missing": untold.sum(axis=1),
+            "ambiguous": gathered.counts[:, AMBIGUOUS],
+            "with_gaps": gathered.counts[:, WITH_GAP],
+            "packets": told.sum(axis=1),
         }
         names = np.argsort(np.array([str(name) for name in gathered.chassis.names], np.str_))
         ranks = np.empty(len(names), np.int64)

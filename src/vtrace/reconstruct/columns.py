@@ -9,7 +9,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vtrace.collect.blobs import row_numbers
 from vtrace.compiled import compiled
 from vtrace.model.inventory import FIRST_MULTICAST_KEY
 from vtrace.model.plain import FIRST_BRIDGE
@@ -17,6 +16,7 @@ from vtrace.model.record import Point
 from vtrace.model.record_schema import COMPACT_SCHEMA, HEADERS, PLACE, group_fields, struct_type
 from vtrace.reconstruct import layout
 from vtrace.reconstruct.layout import Columns, Tables
+from vtrace.reconstruct.numbering import row_numbers
 from vtrace.reconstruct.schema import Goal
 
 # The group bit of an Ethernet address (IEEE 802).
@@ -88,7 +88,6 @@ def _unified(batches: Sequence[pa.RecordBatch], group: str) -> tuple[pa.Table, n
     names = [field.name for field in group_fields(group)]
     table = pa.Table.from_arrays([rows.field(type_.get_field_index(name)) for name in names], names)
     numbers, first = row_numbers(table.columns)
-    numbers = numbers.astype(np.int32)
     found, at, offset = np.empty(sum(map(len, encoded)), np.int32), 0, 0
     for one in encoded:
         _look_up(numbers[offset : offset + len(one.dictionary)], one.indices.to_numpy(), found[at : at + len(one)])
@@ -111,7 +110,7 @@ def _as(values: pa.StructArray, type_: pa.StructType) -> pa.StructArray:
 
 
 def _numbers(table: pa.Table, names: Sequence[str]) -> np.ndarray:
-    return row_numbers([table.column(name) for name in names])[0].astype(np.int32)
+    return row_numbers([table.column(name) for name in names])[0]
 
 
 def _place_table(places: pa.Table) -> tuple[np.ndarray, pa.Table]:
@@ -119,7 +118,7 @@ def _place_table(places: pa.Table) -> tuple[np.ndarray, pa.Table]:
     values = {name: places.column(name).to_numpy() for name in ("point", "datapath", "in_key", "out_key", "pair")}
     chassis = pa.chunked_array([*places.column("chassis").chunks, *places.column("peer").chunks], pa.string())
     names, _ = row_numbers([chassis])
-    own, peer = np.split(names.astype(np.int32), 2)
+    own, peer = np.split(names, 2)
     has_peer = pc.not_equal(places.column("peer"), "").to_numpy()
     rows[:, layout.SOURCE] = _source_order(places)
     rows[:, layout.CHASSIS] = own
@@ -137,7 +136,7 @@ def _place_table(places: pa.Table) -> tuple[np.ndarray, pa.Table]:
     rows[:, layout.PAIR] = np.where(first, numbers, -1)
     spot = _numbers(places, SPOT_FIELDS)
     rows[:, layout.SPOT] = spot
-    rows[:, layout.VISIT] = row_numbers([pa.array(spot), places.column("incarnation")])[0]
+    rows[:, layout.VISIT] = row_numbers([spot, places.column("incarnation")])[0]
     sent = (values["point"] == Point.REMOTE_OUTPUT) & has_peer
     grouped = values["out_key"] >= FIRST_MULTICAST_KEY
     rows[:, layout.FLAGS] = sent * layout.SENT + grouped * layout.GROUP

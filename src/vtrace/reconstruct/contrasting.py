@@ -11,10 +11,9 @@ from collections import defaultdict
 
 import msgspec
 import numpy as np
-import pyarrow as pa
 
-from vtrace.collect.blobs import row_numbers
 from vtrace.reconstruct.gathering import Gathered
+from vtrace.reconstruct.numbering import row_numbers
 from vtrace.reconstruct.parts import PacketRows
 
 BY_CHANCE = 0.001
@@ -72,7 +71,7 @@ def _by_field(
     lost: np.ndarray,
     found: dict[int, list[Difference]],
 ) -> None:
-    numbers, first = row_numbers([pa.array(pair), pa.array(values)])
+    numbers, first = row_numbers([pair, values])
     losses, counts = np.bincount(numbers[lost], minlength=len(first)), np.bincount(numbers)
     order = np.lexsort((values[first], pair[first]))
     distinct = np.column_stack((pair[first], values[first]))[order]

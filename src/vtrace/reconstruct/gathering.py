@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -20,7 +21,7 @@ from vtrace.reconstruct.distinct import (
     SUM,
 )
 from vtrace.reconstruct.layout import CHASSIS
-from vtrace.reconstruct.parts import PacketRows, Part
+from vtrace.reconstruct.parts import COUNTS, PacketRows, Part
 
 
 class Path(msgspec.Struct, kw_only=True):
@@ -63,12 +64,25 @@ class Numbers:
 PLACE_FIELDS = tuple(field.name for field in group_fields(PLACE))
 
 
+class _Kept(NamedTuple):
+    """The packets of a part, in its own numbers; and what to make of the numbers in some of the columns."""
+
+    columns: dict[str, np.ndarray]
+    numbers: dict[str, np.ndarray]
+
+    def cut(self, wanted: np.ndarray) -> dict[str, np.ndarray]:
+        """The packets of the pairs that are wanted."""
+        rows = np.flatnonzero(wanted[self.numbers["pair"]][self.columns["pair"]])
+        found = {name: values[rows] for name, values in self.columns.items()}
+        return found | {name: numbers[found[name]] for name, numbers in self.numbers.items()}
+
+
 class Gathered:
     """All that was found so far.
 
     Attributes:
         pairs: (task, pair) by number; places: tuples of `PLACE_FIELDS`; backends: addresses; chassis: names.
-        paths: by number.
+        paths: by number; counts: of each pair, as `Part.counts`.
     """
 
     def __init__(self) -> None:
@@ -77,7 +91,8 @@ class Gathered:
         self._path_numbers: dict[tuple[int, int, bytes], int] = {}
         self._spots = Numbers()
         self._spot_of_place: list[int] = []
-        self._rows: list[dict[str, np.ndarray]] = []
+        self._rows: list[_Kept] = []
+        self.counts = np.zeros((0, COUNTS), np.int64)
         self.records = 0
         self.repeated = 0
         self.unclaimed = 0
@@ -91,27 +106,36 @@ class Gathered:
         self.unclaimed_records += int(part.found.counts[2])
         pairs = self._pair_numbers(part)
         places = self._place_numbers(part)
-        own = part.rows.columns()
-        paths = self._path_numbers_of(part, pairs, places)
+        new = len(self.pairs.names) - len(self.counts)
+        self.counts = np.concatenate((self.counts, np.zeros((new, COUNTS), np.int64)))
+        self.counts[pairs] += part.counts
         names = part.prepared.places.column("chassis").to_pylist()
-        numbers = part.prepared.tables.places[:, CHASSIS]
-        chassis = np.zeros(int(numbers.max(initial=0)) + 1, np.int32)
-        chassis[numbers] = self.chassis.of(names)
-        own["pair"] = pairs[own["pair"]]
-        own["path"] = paths[own["path"]]
-        own["last_place"] = places[own["last_place"]]
-        own["first_chassis"] = chassis[own["first_chassis"]]
-        own["backend"] = self.backends.of(part.backends)[own["backend"]]
-        self._rows.append(own)
+        own = part.prepared.tables.places[:, CHASSIS]
+        chassis = np.zeros(int(own.max(initial=0)) + 1, np.int32)
+        chassis[own] = self.chassis.of(names)
+        numbers = {
+            "pair": pairs,
+            "path": self._path_numbers_of(part, pairs, places),
+            "last_place": places,
+            "first_chassis": chassis,
+            "backend": self.backends.of(part.backends),
+        }
+        self._rows.append(_Kept(part.rows.columns(), numbers))
 
-    def rows(self) -> PacketRows:
-        """All packets, in no order that means anything."""
-        if len(self._rows) > 1:
-            self._rows = [{name: np.concatenate([r[name] for r in self._rows]) for name in self._rows[0]}]
-        own = dict(self._rows[0]) if self._rows else {}
+    def rows(self, chosen: np.ndarray | None = None) -> PacketRows:
+        """Packets, in no order that means anything.
+
+        Args:
+            chosen: of each pair whether its packets are wanted; None: all.
+        """
+        wanted = np.ones(len(self.pairs.names), np.bool_) if chosen is None else chosen
+        parts = [kept.cut(wanted) for kept in self._rows]
+        if not parts:
+            empty = {name: np.zeros(0, np.int64) for name in PacketRows.__struct_fields__ if name != "traits"}
+            return PacketRows(**empty, traits={})
+        own = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         traits = {name.removeprefix("trait_"): own.pop(name) for name in list(own) if name.startswith("trait_")}
-        empty = {name: np.zeros(0, np.int64) for name in PacketRows.__struct_fields__ if name != "traits"}
-        return PacketRows(**(empty | own), traits=traits)
+        return PacketRows(**own, traits=traits)
 
     def spot(self, place: int) -> int:
         """The number of the place as paths tell it apart."""

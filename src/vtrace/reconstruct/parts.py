@@ -7,13 +7,19 @@ from collections.abc import Mapping, Sequence
 import msgspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from vtrace.compiled import compiled
 from vtrace.reconstruct.columns import Prepared, column, prepare
+from vtrace.reconstruct.distinct import PATH_PAIR
 from vtrace.reconstruct.kernel import reconstruct_columns
-from vtrace.reconstruct.layout import CHASSIS, Packets
+from vtrace.reconstruct.layout import CHASSIS, DST, Columns, Packets, Tables
 from vtrace.reconstruct.schema import Goal
 
 FLAG_GAP, FLAG_AMBIGUOUS, FLAG_MISSING, FLAG_COPIED = 1, 2, 4, 8
+# Columns of `Part.counts` beside the dispositions (`layout.AT_…`).
+WITH_GAP, AMBIGUOUS = 4, 5
+COUNTS = 6
 # What a packet was like at its first hop: fields of the record.
 TRAITS = ("length_bytes", "sport", "dport", "ct_state", "tcp_flags", "fragment")
 
@@ -26,7 +32,7 @@ class PacketRows(msgspec.Struct, frozen=True, kw_only=True):
         order_ns: when its first-hop record was written, by the clock of `first_chassis`: both give it its place.
         last_seq, last_ns: number and time of its last record; last_place: its place.
         flags: FLAG_…
-        backend: number of the address that it had at last.
+        backend: number of the destination address that it had at last.
         traits: the fields of `TRAITS`, and `proto`.
     """
 
@@ -53,12 +59,14 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         prepared: the records; found: what the kernel made of them; rows: the packets.
-        backends: the addresses that packets had at last.
+        counts: int64, for each pair how many packets ended each way, and WITH_GAP, AMBIGUOUS.
+        backends: the addresses that packets had, by number.
     """
 
     prepared: Prepared
     found: Packets
     rows: PacketRows
+    counts: np.ndarray
     backends: list[str]
 
     @property
@@ -75,29 +83,64 @@ def part_of(batches: Sequence[pa.RecordBatch], goals: Mapping[tuple[str, int], G
     """
     prepared = prepare(batches, goals)
     found = reconstruct_columns(prepared.columns, prepared.tables)
-    columns, places = prepared.columns, prepared.tables.places
-    first = found.first
-    last = found.hops[found.start + found.length - 1]
-    headers = columns.header[last]
-    used, backend = np.unique(headers, return_inverse=True)
+    counts = np.zeros((prepared.pairs.num_rows, COUNTS), np.int64)
+    pair, chassis, order_ns, last_seq, last_ns, last_place, flags, backend = _rows_of(
+        prepared.columns, prepared.tables, found, counts
+    )
+    proto = prepared.headers.column("proto").to_numpy()[prepared.columns.header[found.first]]
     return Part(
         prepared=prepared,
         found=found,
         rows=PacketRows(
-            pair=found.paths[:, 0].astype(np.int32)[found.path],
+            pair=pair,
             path=found.path,
             disposition=found.disposition,
-            first_chassis=places[columns.place[first], CHASSIS],
-            order_ns=columns.mono_ns[first],
-            last_seq=columns.seq[last],
-            last_ns=columns.mono_ns[last],
-            last_place=columns.place[last],
-            flags=found.gap * np.uint8(FLAG_GAP)
-            | found.ambiguous * np.uint8(FLAG_AMBIGUOUS)
-            | (found.others_length > 0) * np.uint8(FLAG_COPIED),
-            backend=backend.astype(np.int32),
-            traits={name: column(batches, name)[first] for name in TRAITS}
-            | {"proto": prepared.headers.column("proto").to_numpy()[columns.header[first]]},
+            first_chassis=chassis,
+            order_ns=order_ns,
+            last_seq=last_seq,
+            last_ns=last_ns,
+            last_place=last_place,
+            flags=flags,
+            backend=backend,
+            traits={name: column(batches, name)[found.first] for name in TRAITS} | {"proto": proto},
         ),
-        backends=prepared.headers.column("dst").take(pa.array(used)).to_pylist(),
+        counts=counts,
+        # In the order of their first rows, as DST numbers them.
+        backends=pc.unique(prepared.headers.column("dst")).to_pylist(),
     )
+
+
+@compiled
+def _rows_of(columns: Columns, tables: Tables, found: Packets, counts: np.ndarray) -> tuple[np.ndarray, ...]:
+    """The columns of `PacketRows` that have to be made: of each packet its pair, and of its first and last record."""
+    place, header, seq, mono_ns = columns.place, columns.header, columns.seq, columns.mono_ns
+    places, headers = tables.places, tables.headers
+    first, start, length, hops, others = found.first, found.start, found.length, found.hops, found.others_length
+    gap, ambiguous, path, paths, disposition = found.gap, found.ambiguous, found.path, found.paths, found.disposition
+    packets = len(first)
+    pair, chassis, last_place, backend = (
+        np.empty(packets, np.int32),
+        np.empty(packets, np.int32),
+        np.empty(packets, np.int32),
+        np.empty(packets, np.int32),
+    )
+    order_ns, last_seq, last_ns = np.empty(packets, np.int64), np.empty(packets, np.int64), np.empty(packets, np.int64)
+    flags = np.empty(packets, np.uint8)
+    for packet in range(packets):
+        row, last = first[packet], hops[start[packet] + length[packet] - 1]
+        own = paths[path[packet], PATH_PAIR]
+        pair[packet] = own
+        chassis[packet] = places[place[row], CHASSIS]
+        order_ns[packet] = mono_ns[row]
+        last_seq[packet], last_ns[packet], last_place[packet] = seq[last], mono_ns[last], place[last]
+        backend[packet] = headers[header[last], DST]
+        mark = FLAG_COPIED if others[packet] > 0 else 0
+        counts[own, disposition[packet]] += 1
+        if gap[packet]:
+            mark |= FLAG_GAP
+            counts[own, WITH_GAP] += 1
+        if ambiguous[packet]:
+            mark |= FLAG_AMBIGUOUS
+            counts[own, AMBIGUOUS] += 1
+        flags[packet] = mark
+    return pair, chassis, order_ns, last_seq, last_ns, last_place, flags, backend

@@ -226,10 +226,12 @@ def _mark(
     new: np.ndarray,
 ) -> None:
     for row in range(len(seq)):
-        one, number = stream[place[row]], seq[row]
-        spans[one, 0] = min(spans[one, 0], mono[row])
-        spans[one, 1] = max(spans[one, 1], mono[row])
-        number -= settled[one]
+        one, at_ns = stream[place[row]], mono[row]
+        if at_ns < spans[one, 0]:
+            spans[one, 0] = at_ns
+        if at_ns > spans[one, 1]:
+            spans[one, 1] = at_ns
+        number = seq[row] - settled[one]
         if bases[one] < 0:
             new[row] = True
         elif number <= 0:
@@ -237,6 +239,6 @@ def _mark(
         elif number <= room[one]:
             at = bases[one] + number - 1
             new[row] = times[at] == _NOT_SEEN
-            times[at] = mono[row]
+            times[at] = at_ns
         else:
             new[row] = True

@@ -7,12 +7,13 @@ from collections.abc import Mapping
 import numpy as np
 import pyarrow as pa
 
-from vtrace.collect.blobs import compact, row_numbers
+from vtrace.collect.blobs import compact
 from vtrace.model.record import Disposition, Point
 from vtrace.model.record_schema import RECORD_SCHEMA
 from vtrace.reconstruct.columns import Prepared, prepare
 from vtrace.reconstruct.kernel import reconstruct_columns
 from vtrace.reconstruct.layout import Packets
+from vtrace.reconstruct.numbering import row_numbers
 from vtrace.reconstruct.schema import PACKET_SCHEMA, PATH_SCHEMA, Goal, Reconstruction
 
 # By number of `layout.AT_…`.

@@ -41,7 +41,9 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.threads < 0:
         raise UsageError(f"--threads {arguments.threads} is out of range", "--threads", "", "Say 1 or more")
     from vtrace.analyzer.stored import open_stored, reconstruct_stored
+    from vtrace.memory import keep_freed_memory
 
+    keep_freed_memory()
     threads = arguments.threads or len(os.sched_getaffinity(0))
     found = reconstruct_stored(open_stored(arguments.file), threads=threads)
     if arguments.task:

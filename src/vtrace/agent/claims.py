@@ -20,15 +20,13 @@ from vtrace.color import registry
 from vtrace.color.registry import COPY_RATE_PPS, FIRST_RATE_PPS
 from vtrace.errors import CannotWorkError
 from vtrace.model.openflow import FlowEntry, InstalledEntry, MeterStat, TableId
-from vtrace.model.plan import Claim
+from vtrace.model.plan import COPY_BURST_PACKETS, FIRST_BURST_PACKETS, Claim
 from vtrace.ovs.ofctl import OfCtl, SwitchRefusedError
 
 LOCK_TIMEOUT_S = 20.0
 # The packet-in queue of a bridge holds 1,024 and is shared with ovn-controller: all our bursts together stay
 # far below it.
 BURST_BUDGET_PACKETS = 200
-FIRST_BURST_PACKETS = 25
-COPY_BURST_PACKETS = 50
 _SMALLEST_BURST_PACKETS = 2
 _METER_TRIES = 4
 _METER_RETRY_S = 0.3
@@ -98,7 +96,6 @@ class Claims:
     def __init__(self, ofctl: OfCtl) -> None:
         self._ofctl = ofctl
         self.claim: Claim | None = None
-        self._share = 1.0
 
     async def make(self, entries: Sequence[InstalledEntry]) -> Claim:
         """Claims; call it while holding the bridge's lock.
@@ -133,11 +130,12 @@ class Claims:
             controller_id=registry.CONTROLLER_ID_BASE + generation,
             first_meter=first,
             copy_meter=copy,
+            first_burst=max(_SMALLEST_BURST_PACKETS, int(FIRST_BURST_PACKETS * share)),
+            copy_burst=max(_SMALLEST_BURST_PACKETS, int(COPY_BURST_PACKETS * share)),
         )
         self.claim = claim
-        self._share = share
-        await self._add_meter(first, FIRST_RATE_PPS, FIRST_BURST_PACKETS, share)
-        await self._add_meter(copy, COPY_RATE_PPS, COPY_BURST_PACKETS, share)
+        await self._add_meter(first, FIRST_RATE_PPS, claim.first_burst)
+        await self._add_meter(copy, COPY_RATE_PPS, claim.copy_burst)
         return claim
 
     async def hold(self, color: int, hard_timeout_s: int) -> None:
@@ -168,9 +166,9 @@ class Claims:
             return
         present = {m.meter_id for m in await self._ofctl.meters()}
         if self.claim.first_meter not in present:
-            await self._add_meter(self.claim.first_meter, FIRST_RATE_PPS, FIRST_BURST_PACKETS, self._share)
+            await self._add_meter(self.claim.first_meter, FIRST_RATE_PPS, self.claim.first_burst)
         if self.claim.copy_meter not in present:
-            await self._add_meter(self.claim.copy_meter, COPY_RATE_PPS, COPY_BURST_PACKETS, self._share)
+            await self._add_meter(self.claim.copy_meter, COPY_RATE_PPS, self.claim.copy_burst)
 
     async def cut(self) -> tuple[int, int]:
         """How many copies our two meters cut so far: at the first hop, elsewhere."""
@@ -186,9 +184,8 @@ class Claims:
                 await self._ofctl.delete_meter(meter)
             self.claim = None
 
-    async def _add_meter(self, meter_id: int, rate_pps: int, burst_packets: int, share: float) -> None:
+    async def _add_meter(self, meter_id: int, rate_pps: int, burst: int) -> None:
         """Adds a meter; again where ovn-controller, starting just now, removed it before it could be verified."""
-        burst = max(_SMALLEST_BURST_PACKETS, int(burst_packets * share))
         for tries_left in range(_METER_TRIES - 1, -1, -1):
             try:
                 await self._ofctl.add_meter(meter_id, rate_pps, burst)

@@ -5,6 +5,8 @@ On: what watches for the color, then what restores, what matches, and what color
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
@@ -58,8 +60,11 @@ class Arming:
         self._epoch = 0
         self._used: dict[str, tuple[int, ...]] = {}
         self.stopped: set[int] = set()
-        # Pairs that are not colored yet.
+        # Pairs that are not colored yet, and those that are not just now (`pulses`).
         self.waiting: set[int] = set()
+        self.resting: set[int] = set()
+        # When the entries that restore a color were put on.
+        self._armed_s: dict[int, float] = {}
         self.notes: list[str] = []
         self.given_up: set[str] = set()
         # One change at a time: a color must never be put on while another change takes its restoring entries off.
@@ -257,6 +262,29 @@ class Arming:
                 await self._on_all(self._color_on, use, pairs)
             await self._on_all(self._probe_more_on, pairs)
 
+    async def rest(self, pair: int) -> None:
+        """Stops coloring a pair for a while; what restores and matches stays."""
+        self.resting.add(pair)
+        async with self._turn:
+            if pair in self.resting:
+                await self._on_each(self._rest_on, self._pair(pair))
+
+    async def _rest_on(self, name: str, pair: Pair) -> None:
+        for use in tuple(self.uses.values()) if self.entries_of(pair, name) else ():
+            await self._agents[name].remove(Role.COLOR, color=use.color, index=pair.index)
+
+    async def color_again(self, pair: int) -> None:
+        """Colors a pair that rested."""
+        async with self._turn:
+            self.resting.discard(pair)
+            # Else it is among those that are colored when everything is put on.
+            if self._stands and not (self._ended or self._paused):
+                for use in tuple(self.uses.values()):
+                    await self._on_all(self._color_on, use, (pair,), False)
+
+    def _pair(self, index: int) -> Pair:
+        return next(pair for pair in self._pairs if pair.index == index)
+
     async def add_color(self, original_dscp: int) -> ColorUse | None:
         """Claims one more color and colors with it; None where coloring has ended meanwhile."""
         async with self._turn:
@@ -385,6 +413,7 @@ class Arming:
 
     async def _match(self, use: ColorUse) -> None:
         """Puts in what restores and what matches."""
+        self._armed_s[use.color] = time.monotonic()
         await self._on_all(self._match_on, use)
 
     async def _match_on(self, name: str, use: ColorUse) -> None:
@@ -416,7 +445,7 @@ class Arming:
         return [entry for hop in hops for entry in probe_entries(hop, scope, claim, self.limits.color_s)]
 
     def _hops_to_color(self, name: str, pairs: Collection[int] | None) -> list[FirstHop]:
-        without = self.stopped | self.waiting
+        without = self.stopped | self.waiting | self.resting
         return [
             hop
             for hop in self.first_hops(name)
@@ -427,17 +456,22 @@ class Arming:
         """Starts coloring; withdraws it at once where copies turn out not to be metered."""
         await self._on_all(self._color_on, use)
 
-    async def _color_on(self, name: str, use: ColorUse, pairs: Collection[int] | None = None) -> None:
+    async def _color_on(
+        self, name: str, use: ColorUse, pairs: Collection[int] | None = None, verify: bool = True
+    ) -> None:
         agent, scope, claim = self._agents[name], self.scope(name), self.claims[name]
         hops = self._hops_to_color(name, pairs)
-        limit_s = self.limits.color_s
+        # Whenever it begins, coloring ends before what restores is gone.
+        limit_s = self.limits.color_s - math.ceil(time.monotonic() - self._armed_s[use.color])
+        if limit_s <= 0:
+            return
         planned = [entry for hop in hops for entry in coloring_entries(hop, use, scope, claim, limit_s)]
         await agent.install(planned)
         for hop in hops:
-            if hop.pair.index in self.stopped:
+            if hop.pair.index in self.stopped | self.resting:
                 # It had enough while this was under way.
                 await agent.remove(Role.COLOR, color=use.color, index=hop.pair.index)
-        for entry in planned[:1]:
+        for entry in planned[:1] if verify else ():
             await self._require_meter(agent, exact(entry.entry.match.rsplit(",reg10=", 1)[0]))
 
     async def _on_all(self, step: Callable[..., Coroutine[Any, Any, None]], *arguments: object) -> None:

@@ -130,11 +130,15 @@ class Follower:
         """All that were seen, in the order in which their keys were."""
         return [packet for alike in self._alike.values() for packet in alike if not packet.beyond]
 
-    def add(self, record: LogRecord, now_s: float) -> None:
-        """Takes a record in. What was colored beyond N is counted, not followed."""
+    def add(self, record: LogRecord, now_s: float, *, counts: bool = True) -> None:
+        """Takes a record in. What was colored beyond N is counted, not followed.
+
+        Args:
+            counts: of a first-hop record, whether its packet is one of the N (`pulses`).
+        """
         alike = self._alike.setdefault((record.color, record.epoch, record.key), [])
         if record.point == Point.FIRST_HOP:
-            packet = self._begun(alike, record, now_s)
+            packet = self._begun(alike, record, now_s, counts)
         else:
             best = _best(alike, record)
             # Else of a packet whose first hop is not known yet: an answer with the key of what it answers, say.
@@ -156,15 +160,16 @@ class Follower:
         if packet.complete and not packet.for_another:
             self.arrived_flows[(packet.pair, packet.flow_id)] = packet
 
-    def _begun(self, alike: list[Followed], record: LogRecord, now_s: float) -> Followed:
+    def _begun(self, alike: list[Followed], record: LogRecord, now_s: float, counts: bool) -> Followed:
         """What a first-hop record belongs to: the packets of its pair and key, with what was seen of them before."""
-        self.colored[record.pair] += 1
+        self.colored[record.pair] += counts
         found = next((p for p in alike if p.pair == record.pair), None)
         if found is not None:
             return found
         found = self._pending(alike, now_s)
         found.begin(record)
-        found.beyond = self.own(record.pair) > self._packets or self.colored[record.pair] > self._limit(record.pair)
+        enough = self.own(record.pair) > self._packets or self.colored[record.pair] > self._limit(record.pair)
+        found.beyond = enough or not counts
         if not found.beyond:
             self._by_pair[record.pair].append(found)
         else:

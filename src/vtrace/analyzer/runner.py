@@ -16,6 +16,7 @@ from vtrace.analyzer.asking import Asking
 from vtrace.analyzer.enough import Enough
 from vtrace.analyzer.follow import Follower
 from vtrace.analyzer.neighbors import Neighbors
+from vtrace.analyzer.pulses import Bursts, Pulses, cuts_of_counted
 from vtrace.analyzer.questions import about_replies
 from vtrace.analyzer.topology import Moved, Topology, TopologyFollower
 from vtrace.analyzer.tunnels import check_now
@@ -35,7 +36,7 @@ from vtrace.color.registry import Role
 from vtrace.errors import CannotWorkError, RefusedError, VTraceError
 from vtrace.model.answer import Change
 from vtrace.model.inventory import Inventory
-from vtrace.model.record import LogRecord
+from vtrace.model.record import LogRecord, Point
 from vtrace.model.task import Direction, Pair, TaskSpec, TaskState
 from vtrace.ovn.objects import ObjectResolver
 from vtrace.plain.objects import PlainObjects
@@ -114,6 +115,7 @@ class TaskRunner:
         self._arming.stopped.update(p.index for p in pairs if p.unreachable)
         self._turns = Turns([p for p in pairs if not p.unreachable])
         self._arming.waiting = set(self._turns.waiting)
+        self._pulses = Pulses()
         self._neighbors = Neighbors(pairs, inventory)
         self._ending = Enough(
             pairs,
@@ -166,6 +168,8 @@ class TaskRunner:
             for agent in self._agents.values():
                 group.start_soon(self._collect, agent, group)
             self._collecting = group
+            claims = self._arming.claims.values()
+            self._pulses.start(Bursts(first=claim.first_burst, copies=claim.copy_burst) for claim in claims)
             await self._arm()
             self.outcome.state = TaskState.COLORING
             self._ending.started_s = time.monotonic()
@@ -231,10 +235,14 @@ class TaskRunner:
     def _take(self, event: AgentEvent, group: anyio.abc.TaskGroup) -> None:
         if isinstance(event, LogRecord):
             self.outcome.records.append(event)
-            self._follow.add(event, time.monotonic())
+            now_s = time.monotonic()
+            counts = event.point != Point.FIRST_HOP or self._pulses.take(event, now_s)
+            self._follow.add(event, now_s, counts=counts)
             self._turns.take(event)
             if event.pair in self._pairs and self._follow.has_enough(event.pair):
                 self._stop_pair(event.pair, group)
+            elif not counts and self._pulses.must_rest(event.pair):
+                group.start_soon(self._rest, event.pair)
         elif isinstance(event, NeighborSeen):
             self._neighbors.take(event)
         elif isinstance(event, ProbeSeen):
@@ -256,6 +264,7 @@ class TaskRunner:
     def _stop_pair(self, index: int, group: anyio.abc.TaskGroup) -> None:
         if index not in self._arming.stopped:
             self._arming.stopped.add(index)
+            self._pulses.done(index)
             group.start_soon(self._arming.stop_pair, self._pairs[index])
 
     def _on_probe(self, event: ProbeSeen, group: anyio.abc.TaskGroup) -> None:
@@ -333,6 +342,10 @@ class TaskRunner:
                 # Also by what another pair's entry colored.
                 if self._follow.has_enough(index):
                     self._stop_pair(index, group)
+            if (pair := self._pulses.overdue(now_s)) is not None:
+                group.start_soon(self._rest, pair)
+            if (pair := self._pulses.next(now_s)) is not None:
+                group.start_soon(self._color_again, pair)
             if pairs := self._turns.next(now_s):
                 group.start_soon(self._begin, pairs)
             if self._enough(now_s):
@@ -341,6 +354,17 @@ class TaskRunner:
                 told_s = now_s
                 self._asking.ask_unseen_meanwhile(group)
                 self._progress(self._status(now_s))
+
+    async def _rest(self, pair: int) -> None:
+        """Stops to color a pair that is too fast, for a moment."""
+        self._pulses.learn(pair, [packet.records for packet in self._follow.of_pair(pair)])
+        await self._arming.rest(pair)
+
+    async def _color_again(self, pair: int) -> None:
+        try:
+            await self._arming.color_again(pair)
+        except VTraceError as error:
+            self.outcome.notes.append(f"{self._pairs[pair].source.name} was not colored again: {error}")
 
     async def _begin(self, pairs: Collection[int]) -> None:
         """Colors pairs whose turn it is now."""
@@ -393,6 +417,7 @@ class TaskRunner:
         self.outcome.state = TaskState.EXPIRED if expired and not enough else TaskState.DONE
         for index in self._pairs:
             self.outcome.beyond_n += max(0, self._follow.own(index) - self._spec.packets)
+        self.outcome.beyond_n += self._pulses.beyond
 
     async def _until_quiet(self) -> None:
         """Waits for the records of packets beyond N, which are on their way too: they are kept with the others."""
@@ -477,6 +502,7 @@ class TaskRunner:
             self.outcome.log_bytes = len(encode(to_table(self.outcome.records)))
         found = reconstruct(to_table(self._follow.records), self._goals())
         self.outcome.notes += [*self._asking.notes, *self._arming.notes, *self._reply_notes()]
+        cut = {name: cost.copies_cut + cost.records_lost for name, cost in self.outcome.costs.items()}
         return Case(
             pairs=tuple(self._pairs.values()),
             inventory=self._inventory.with_ports(p for i in self._asking.inspections for p in i.others),
@@ -485,7 +511,8 @@ class TaskRunner:
             inspections=tuple(sorted(self._asking.inspections, key=lambda i: i.wall_ns)),
             covered=tuple(sorted(set(self._agents) - self._asking.lost_agents - self._arming.given_up)),
             silent_servers=self.silent_servers,
-            copies_cut={n: c.copies_cut + c.records_lost for n, c in self.outcome.costs.items()},
+            copies_cut=cut,
+            cut_of_counted=cuts_of_counted(cut, found) if self._pulses.beyond else None,
             neighbors=self._neighbors.watches(),
             tunnels=await check_now(self._inventory, self._arming.surveys, self._arming.live),
             replies=tuple(self._replies()),

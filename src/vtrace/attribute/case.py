@@ -65,6 +65,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         covered: chassis that had an agent.
         silent_servers: chassis that should have had one, and whose Open vSwitch did not answer.
         copies_cut: for each chassis, copies that the meter or a full buffer took.
+        cut_of_counted: how many of them were of packets that count, as far as these tell; None: any may have been.
         entered: packets of each pair that our entries at the first hop counted, whether or not a copy came.
         disturbances: when (nanoseconds since the epoch) and on which chassis somebody took our entries off.
         for_others: packets of each pair that were sent to an address it shares and went on to other endpoints.
@@ -82,6 +83,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     covered: tuple[str, ...]
     silent_servers: tuple[str, ...] = ()
     copies_cut: Mapping[str, int] = {}
+    cut_of_counted: Mapping[str, int] | None = None
     neighbors: tuple[NeighborWatch, ...] = ()
     tunnels: tuple[TunnelCheck, ...] = ()
     replies: tuple[ReplyCount, ...] = ()

@@ -89,6 +89,9 @@ class _Endings:
         self._inventory = case.inventory
         # Copies the meter cut on a chassis explain at most as many packets without a record there.
         self._unexplained = defaultdict(int, case.copies_cut)
+        # Of a packet that was seen nowhere on a chassis all copies there would have to be cut.
+        whole = case.cut_of_counted
+        self._unseen = self._unexplained if whole is None else defaultdict(int, whole)
         self.for_others: dict[int, int] = defaultdict(int)
         self._moves = Moves(case)
 
@@ -306,7 +309,7 @@ class _Endings:
             if cause is not None and (cause.code == "vswitch_pipeline_error" or _dropped_unseen(cause, inspection)):
                 # Of a packet that it can't translate a switch does nothing at all, our copy included.
                 return "dropped", where_of(inventory, last.peer, cause.place if cause.place.datapath else place), cause
-        if self._was_disturbed(last.peer, last) or self._cut_explains(last.peer):
+        if self._was_disturbed(last.peer, last) or _cut_explains(self._unseen, last.peer):
             return "evidence_missing", where, None
         cause = between(last, check, inventory)
         if cause.code == "physical_loss":
@@ -349,7 +352,7 @@ class _Endings:
                 # It was sent on without its color, to where nobody of the task is: there it comes out.
                 here = where_of(self._inventory, port.chassis, place)
             return "dropped", here, astray(port, last, wanted, name, self._inventory)
-        if self._was_disturbed(last.chassis, last) or self._cut_explains(last.chassis):
+        if self._was_disturbed(last.chassis, last) or _cut_explains(self._unexplained, last.chassis):
             return "evidence_missing", here, None
         return "dropped", here, lost_on_the_way(self._case, inspection) or _unknown(inspection, self._case)
 
@@ -364,11 +367,13 @@ class _Endings:
         beyond = self._inventory.datapath(port.peer_datapath)
         return msgspec.structs.replace(here, next_vfd=beyond.name if beyond else None)
 
-    def _cut_explains(self, chassis: str) -> bool:
-        if self._unexplained[chassis] <= 0:
-            return False
-        self._unexplained[chassis] -= 1
-        return True
+
+def _cut_explains(unexplained: dict[str, int], chassis: str) -> bool:
+    """Whether a copy that a meter cut may be the record that is missing: each explains one."""
+    if unexplained[chassis] <= 0:
+        return False
+    unexplained[chassis] -= 1
+    return True
 
 
 def _more_exact(found: Place, known: Place) -> Place:

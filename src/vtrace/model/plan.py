@@ -9,14 +9,23 @@ from vtrace.model.openflow import BridgeLayout, FlowEntry, OfPort, TunnelPort
 from vtrace.model.plain import PlainLayout
 from vtrace.model.task import Pair
 
+# What a run that is alone on a bridge asks its meters to let through at once.
+FIRST_BURST_PACKETS = 25
+COPY_BURST_PACKETS = 50
+
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
-    """What one run of one agent holds on one bridge: its cookie generation, controller id and two meters."""
+    """What one run of one agent holds on one bridge: its cookie generation, controller id and two meters.
+
+    The bursts are how many copies the meters let through at once.
+    """
 
     generation: int
     controller_id: int
     first_meter: int
     copy_meter: int
+    first_burst: int = FIRST_BURST_PACKETS
+    copy_burst: int = COPY_BURST_PACKETS
 
 
 class ColorUse(msgspec.Struct, frozen=True, kw_only=True):

@@ -461,3 +461,14 @@ def test_what_goes_to_a_backend_that_is_not_in_the_task_is_nobodys() -> None:
     assert (follower.own(0), follower.own(1), follower.for_others[0]) == (0, 0, 1)
     other = [replace(r, pair=0) for r in balanced(2, "10.0.1.2")]
     assert balancing(other).own(0) == 1
+
+
+def test_a_packet_that_does_not_count_is_not_followed() -> None:
+    follow, log = Follower([pair()], INVENTORY, 100), Recorder()
+    log.switched(1)
+    log.switched(2)
+    for record in log.records:
+        follow.add(record, 0.0, counts=record.key == 1)
+    assert follow.own(0) == 1
+    assert [packet.start.key for packet in follow.of_pair(0) if packet.start] == [1]
+    assert {record.key for record in follow.records} == {1}

@@ -1,0 +1,124 @@
+"""Fast pairs are colored in pulses: which of their packets count is told by their first hops alone."""
+
+from __future__ import annotations
+
+import pytest
+from builders import HV1, HV2, WEB, Recorder
+from msgspec.structs import replace
+
+from vtrace.analyzer.pulses import BEYOND, COPIES, ENOUGH_WHOLE, PULSE_S, REST_S, SHARE, Bursts, Pulses, cuts_of_counted
+from vtrace.color.registry import COPY_RATE_PPS
+from vtrace.model.record import LogRecord, Point
+from vtrace.model.record_schema import to_table
+from vtrace.reconstruct.whole import reconstruct
+
+BURSTS = Bursts(first=25, copies=50)
+AT_ONCE = int(BURSTS.copies * SHARE // COPIES)
+
+
+def first(log: Recorder, number: int, at_s: float, pair: int = 0) -> LogRecord:
+    return replace(log.write(HV1, Point.FIRST_HOP, WEB, number, pair=pair), mono_ns=int(at_s * 1e9))
+
+
+def send(pulses: Pulses, count: int, rate_pps: float, *, since_s: float = 100.0, pair: int = 0) -> list[bool]:
+    """Which of so many packets count."""
+    log = Recorder()
+    times = [since_s + number / rate_pps for number in range(count)]
+    return [pulses.take(first(log, number, at_s, pair), at_s) for number, at_s in enumerate(times)]
+
+
+def started(*bursts: Bursts) -> Pulses:
+    pulses = Pulses()
+    pulses.start(bursts or (BURSTS,))
+    return pulses
+
+
+def test_all_packets_of_a_slow_pair_count() -> None:
+    pulses = started()
+    assert all(send(pulses, 300, COPY_RATE_PPS * SHARE / COPIES))
+    assert not pulses.must_rest(0)
+    assert pulses.beyond == 0
+
+
+def test_of_a_fast_pair_the_first_few_count() -> None:
+    pulses = started()
+    found = send(pulses, 200, 10_000)
+    assert found == [True] * AT_ONCE + [False] * (200 - AT_ONCE)
+    assert pulses.beyond == 200 - AT_ONCE
+
+
+def test_the_meters_with_least_room_decide() -> None:
+    found = send(started(BURSTS, Bursts(first=2, copies=50)), 20, 10_000)
+    assert sum(found) == 1, "of two at once three quarters are counted on"
+
+
+def test_one_packet_counts_where_the_meters_hold_less_than_its_copies() -> None:
+    found = send(started(Bursts(first=25, copies=2)), 20, 10_000)
+    assert found == [True] + [False] * 19
+
+
+def test_where_packets_make_fewer_copies_more_of_them_count() -> None:
+    pulses, log = started(), Recorder()
+    log.switched(1)
+    pulses.learn(0, [log.records])
+    assert sum(send(pulses, 200, 1e6)) == BURSTS.first * SHARE // 1, "two copies each: the first meter decides"
+
+
+def test_a_fast_pair_rests_until_nothing_came_for_a_while() -> None:
+    pulses = started()
+    send(pulses, AT_ONCE + BEYOND - 1, 10_000)
+    assert not pulses.must_rest(0)
+    last_s = 100.0 + 0.1
+    send(pulses, 1, 1.0, since_s=last_s)
+    assert not pulses.must_rest(0), "after a pause it counts again"
+    send(pulses, AT_ONCE + BEYOND, 10_000, since_s=last_s)
+    assert pulses.must_rest(0)
+    assert not pulses.must_rest(0), "once"
+    assert pulses.next(last_s + REST_S / 2) is None
+    assert pulses.next(last_s + 2 * REST_S) == 0
+    assert pulses.next(last_s + 9) is None, "it is colored already"
+    assert sum(send(pulses, 50, 10_000, since_s=last_s + 2 * REST_S)) == AT_ONCE
+
+
+def test_what_is_colored_while_coloring_is_being_stopped_does_not_count() -> None:
+    pulses = started()
+    send(pulses, AT_ONCE + BEYOND, 10_000)
+    assert pulses.must_rest(0)
+    before = pulses.beyond
+    assert send(pulses, 3, 1.0, since_s=200.0) == [False] * 3
+    assert pulses.beyond == before + 3
+
+
+def test_fast_pairs_take_turns() -> None:
+    pulses = started()
+    for pair in (0, 1):
+        send(pulses, AT_ONCE + BEYOND, 10_000, pair=pair)
+        assert pulses.must_rest(pair)
+    assert pulses.next(101.0) == 0
+    assert pulses.next(101.0) is None
+    assert pulses.overdue(101.0 + PULSE_S / 2) is None
+    assert pulses.overdue(101.0 + PULSE_S) == 0, "it sends nothing, and another waits"
+    assert pulses.next(102.0) == 1
+    pulses.done(1)
+    assert pulses.next(103.0) == 0
+    assert pulses.overdue(200.0) is None, "nobody waits"
+
+
+@pytest.mark.parametrize("cut_at", [HV1, HV2])
+def test_cut_copies_are_those_that_packets_lack_that_arrived(cut_at: str) -> None:
+    log = Recorder()
+    for key in range(ENOUGH_WHOLE + 1):
+        log.routed(key)
+    lacks = {HV1: Point.REMOTE_OUTPUT, HV2: Point.INGRESS}[cut_at]
+    records = [record for record in log.records if (record.key, record.point) != (0, lacks)]
+    found = reconstruct(to_table(records))
+    assert found.packets.column("gap").to_pylist().count(True) == 1
+    other = HV2 if cut_at == HV1 else HV1
+    assert cuts_of_counted({HV1: 1000, HV2: 2000}, found) == {cut_at: 1, other: 0}
+
+
+def test_too_few_packets_that_arrived_tell_nothing() -> None:
+    log = Recorder()
+    for key in range(ENOUGH_WHOLE - 1):
+        log.routed(key)
+    assert cuts_of_counted({HV1: 1000, HV2: 2000}, reconstruct(to_table(log.records))) == {HV1: 1000, HV2: 2000}

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 import msgspec
 
 from vtrace.errors import CannotWorkError
-from vtrace.lab import bgp, bridges, daemons, links, listeners, logical, namespaces, plan, programs, readiness
+from vtrace.lab import bgp, bridges, daemons, links, listeners, logical, namespaces, plan, programs, readiness, releases
 from vtrace.lab import state as lab_state
 from vtrace.lab.declared import Topology
 from vtrace.lab.lock import locked
@@ -25,19 +25,21 @@ UP_TIMEOUT_S = 55.0
 """`lab up` is done or has given up after that."""
 
 
-def up(name: str, source: str | None, progress: Progress) -> LabState:
+def up(name: str, source: str | None, progress: Progress, release: Sequence[str] | None = None) -> LabState:
     """Build a lab and wait until it forwards. Leaves nothing when it fails.
 
     Args:
         name: of the lab.
         source: topology file, or None for the default.
         progress: told in words what is being done.
+        release: NODE=FOLDER words (`releases.chosen`).
 
     Raises:
-        UsageError: the topology is wrong.
+        UsageError: the topology or a release is wrong.
         CannotWorkError: not root, programs missing, already up, or it did not come up (says what was waited for).
     """
     topology, file_name = read(source)
+    folders = releases.chosen(release, ["central", *(server.name for server in topology.servers)])
     programs.require_root()
     also = {**programs.OVN_PACKAGES, **(bgp.PACKAGES if topology.bgps else {})}
     programs.require_programs(also if topology.kind == "ovn" else {})
@@ -48,7 +50,7 @@ def up(name: str, source: str | None, progress: Progress) -> LabState:
             progress("removing what an interrupted `lab up` left")
             _clear(name)
         started = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-        state = plan.make_state(name, topology, file_name, started)
+        state = msgspec.structs.replace(plan.make_state(name, topology, file_name, started), releases=folders)
         try:
             lab_state.write_state(state)
             _build(state, topology, lock, patience, progress)
@@ -66,6 +68,7 @@ def _build(state: LabState, topology: Topology, lock: int, patience: Patience, p
     progress(f"making {len(state.nodes)} nodes and {len(state.wires)} wires")
     namespaces.create(state.name, [node.name for node in state.nodes], [lock])
     links.create(state, topology, [lock])
+    releases.write_programs(state)
     patience.left_s()
     if state.kind == "plain":
         _start_plain(state, topology, progress)

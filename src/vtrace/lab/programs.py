@@ -12,6 +12,7 @@ from time import monotonic, sleep
 from typing import Any
 
 from vtrace.errors import CannotWorkError, VTraceError
+from vtrace.lab import releases
 from vtrace.lab import state as lab_state
 from vtrace.lab.state import LabState
 
@@ -77,7 +78,7 @@ def search_path() -> str:
 def node_environment(state: LabState, node: str) -> dict[str, str]:
     """The environment a command has on a node: its own tools find its own daemons."""
     env = {key: value for key, value in os.environ.items() if not key.startswith(("OVS_", "OVN_"))}
-    env["PATH"] = search_path()
+    env["PATH"] = releases.search_path(state, node, search_path())
     role = state.node(node).role
     if role in ("hypervisor", "gateway", "central"):
         rundir = str(lab_state.node_directory(state.name, node))

@@ -6,6 +6,7 @@ A lab lives in one directory, `/run/vtrace/lab/<name>` (`VTRACE_LAB_DIR` moves t
     inventory.toml        of a plain lab: what `vtrace diagnose` reads
     uts/<node>            the node's UTS namespace (a bind mount)
     nodes/<node>/         run directory of the node's daemons: sockets, pid files, databases, logs
+    releases/<node>/      programs of a node that has another release's (`releases.py`)
     traffic/ faults/      what `lab traffic` and `lab break` have to remember
 """
 
@@ -171,6 +172,7 @@ class LabState(_Part, frozen=True, kw_only=True):
         crossings: pairs of VPCs that a transit switch joins.
         kind: `plain` has no OVN: no databases, no remotes.
         patches: of a plain lab.
+        releases: by node the folder that its Open vSwitch and OVN are taken from, where that is not this machine.
     """
 
     name: str
@@ -192,6 +194,7 @@ class LabState(_Part, frozen=True, kw_only=True):
     crossings: tuple[tuple[str, str], ...] = ()
     kind: Literal["ovn", "plain"] = "ovn"
     patches: tuple[LabPatch, ...] = ()
+    releases: dict[str, str] = {}
 
     def node(self, name: str) -> LabNode:
         """The node of that name.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vtrace.lab import breaking, traffic
+from vtrace.lab import breaking, releases, traffic
 from vtrace.lab.daemons import daemons_of, is_alive
 from vtrace.lab.state import LabState, LabVm
 
@@ -50,6 +50,7 @@ def text(state: LabState) -> str:
         region = node.region or "-"
         addresses = " ".join(node.addresses)
         lines.append(f"  {node.name:{width}}  {node.role:10}  {region:6}  {addresses}")
+    lines += [f"  {line}" for line in releases.shown(state.releases)]
     lines.append("")
     for vm in state.vms:
         lines.append(f"  VM {vm.name:{width}}  VPC {vm.vpc}, switch {_switch(state, vm)}, on {vm.server}")

@@ -32,6 +32,12 @@ def add_parser(subparsers: Subparsers) -> None:
 
     up = _command(commands, "up", _up, "build the lab and wait until it forwards")
     up.add_argument("topology", nargs="?", metavar="TOPOLOGY", help="a topology file, or the name of one that ships")
+    up.add_argument(
+        "--release",
+        action="append",
+        metavar="NODE=FOLDER",
+        help="run a node's (or all nodes') Open vSwitch and OVN out of this folder (default: VTRACE_LAB_RELEASE)",
+    )
 
     show = _command(commands, "status", _status, "say what stands; exit code 1 when the lab is not up")
     show.add_argument("--json", action="store_true", help="print one JSON document")
@@ -97,7 +103,7 @@ def _progress(text: str) -> None:
 
 def _up(args: argparse.Namespace) -> int:
     name = lab_state.lab_name(args.lab)
-    state = build.up(name, args.topology, _progress)
+    state = build.up(name, args.topology, _progress, args.release)
     print(f"lab {name} is up: {len(state.servers)} servers, {len(state.vms)} VMs. vtrace lab status --lab {name}")
     return 0
 

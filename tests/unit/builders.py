@@ -141,11 +141,18 @@ def scope(chassis: str = HV1, **changes: object) -> Scope:
     return replace(made, **changes)
 
 
-def installed(text: str, *, cookie: int = 0, table: int = 0, priority: int = 100) -> InstalledEntry:
+def installed(
+    text: str, *, cookie: int = 0, table: int = 0, priority: int = 100, hard_timeout_s: int = 0
+) -> InstalledEntry:
     """An entry from "MATCH actions=ACTIONS"."""
     match, _, actions = text.partition("actions=")
     return InstalledEntry(
-        table=TableId(table), priority=priority, cookie=Cookie(cookie), match=match.strip(), actions=actions
+        table=TableId(table),
+        priority=priority,
+        cookie=Cookie(cookie),
+        match=match.strip(),
+        actions=actions,
+        hard_timeout_s=hard_timeout_s,
     )
 
 

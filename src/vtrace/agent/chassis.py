@@ -18,6 +18,8 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 from vtrace.agent.claims import Claims, bridge_lock
 from vtrace.agent.inspector import Inspector
 from vtrace.agent.logger import RecordLogger
+from vtrace.agent.others import LOOK_EVERY_S, OthersWatch
+from vtrace.agent.own import OwnEntries
 from vtrace.agent.standing import standing
 from vtrace.agent.survey import colors_used, entries_at_top, local_vifs
 from vtrace.collect.link import AgentCost, AgentEvent, AgentLost, Disturbed, SiteQuestion, Standing, Survey
@@ -28,7 +30,8 @@ from vtrace.model.openflow import PacketIn, TunnelPort
 from vtrace.model.plan import Claim, PlannedEntry
 from vtrace.ovs import bridge as ovs_bridge
 from vtrace.ovs import layout as ovs_layout
-from vtrace.ovs.channel import EntriesRemoved, OpenFlowChannel
+from vtrace.ovs.channel import EntriesRemoved, OpenFlowChannel, OtherEntry
+from vtrace.ovs.named_ids import NamedIds
 from vtrace.ovs.ofctl import OfCtl
 
 # Events that wait for the analyzer; what comes on top is dropped and counted.
@@ -39,6 +42,8 @@ HANGING_TIMEOUT_S = 1
 RENEW_TIMEOUT_S = 8
 # A cached flow that stays longer than this belongs to traffic that has ended.
 DRAIN_TIMEOUT_S = 3
+# What others may do to our entries, and how it is told.
+_DISTURBING = {"delete": "deleted", "modified": "changed"}
 # What dpctl(8) says of a port that is not there any more.
 _PORT_GONE = "unknown port"
 
@@ -67,6 +72,9 @@ class ChassisAgent:
         self._hold_s = hold_s
         self._ofctl = OfCtl(os.path.join(rundir, f"{bridge}.mgmt"))
         self._claims = Claims(self._ofctl)
+        self._own = OwnEntries()
+        self._others = OthersWatch(self._ofctl, self._claims, self._own)
+        self._named = NamedIds()
         self._inspector = Inspector(rundir, bridge, self._ofctl)
         self._logger = RecordLogger(region=region, task_id=task_id, secret=secret, incarnation=secrets.randbits(62))
         self._send: MemoryObjectSendStream[AgentEvent]
@@ -115,7 +123,9 @@ class ChassisAgent:
         """
         facts = await ovs_bridge.read_bridge(self._rundir, self._bridge)
         table_0 = await self._ofctl.dump_entries(table=0)
-        layout = await ovs_layout.discover_on(self._ofctl, facts)
+        self._named = NamedIds()
+        layout = await ovs_layout.discover_on(self._ofctl, facts, self._named)
+        self._others.begin(layout.guard)
         hooked = [table_0]
         for table in (layout.remote_output, layout.log_to_physical):
             hooked.append(await self._ofctl.dump_entries(table=table))
@@ -143,8 +153,8 @@ class ChassisAgent:
             claim = self._claims.claim
             if claim is None:
                 ours = await self._ofctl.dump_entries(cookie=(registry.COOKIE_MAGIC << 48, registry.COOKIE_MAGIC_MASK))
-                claim = await self._claims.make(ours)
-            await self._claims.hold(color, self._hold_s)
+                claim = await self._claims.make(ours, self._named)
+            await self._hold(color)
             self._colors.add(color)
         finally:
             await self._lock.aclose()
@@ -152,6 +162,10 @@ class ChassisAgent:
         if self._channel is None:
             await self._group.start(self._read, claim)
         return claim
+
+    async def _hold(self, color: int) -> None:
+        self._own.add([self._claims.shown(color, self._hold_s)])
+        await self._claims.hold(color, self._hold_s)
 
     async def abandon_claim(self) -> None:
         """Unlocks the bridge without a claim."""
@@ -168,6 +182,7 @@ class ChassisAgent:
             self._logger.hooks[planned.entry.cookie, planned.hook.ofport] = planned.hook
             if planned.hook.role == registry.Role.COLOR:
                 self._colored.add((planned.hook.ofport, planned.hook.color))
+        self._own.add(planned.entry for planned in entries)
         await self._ofctl.add_entries([planned.entry for planned in entries])
         self._installed += len(entries)
 
@@ -176,6 +191,7 @@ class ChassisAgent:
 
         Raises:
             BridgeNotUnderstoodError: its entries did not come back in time.
+            RefusedError: somebody else uses this run's cookies.
         """
         facts = await ovs_bridge.read_bridge(self._rundir, self._bridge)
         deadline = time.monotonic() + RENEW_TIMEOUT_S
@@ -187,9 +203,18 @@ class ChassisAgent:
                 if time.monotonic() > deadline:
                     raise
                 await anyio.sleep(0.1)
-        await self._claims.renew_meters()
+        await self._renew_claims()
+
+    async def _renew_claims(self) -> None:
+        if self._others.fatal is not None:
+            raise self._others.fatal
+        if self._claims.lost_meters:
+            async with bridge_lock(self._rundir, self._bridge):
+                await self._claims.renew_meters()
+        else:
+            await self._claims.renew_meters()
         for color in sorted(self._colors):
-            await self._claims.hold(color, self._hold_s)
+            await self._hold(color)
 
     async def is_metered(self, flow: str) -> bool:
         """Whether the copies that a flow makes go through a meter, by a trace."""
@@ -205,14 +230,21 @@ class ChassisAgent:
             mask = registry.COLOR_MASK
         if index is not None:
             mask |= (1 << registry.INDEX_BITS) - 1
+        await self._delete(value, mask)
+
+    async def _delete(self, value: int, mask: int) -> None:
+        gone = self._own.remove(value, mask)
+        if self._others.fatal is not None:
+            await self._ofctl.delete_exactly(gone)
+            return
         if self._channel is not None:
             try:
                 await self._channel.delete_by_cookie(value, mask)
+                return
             except CannotWorkError:
                 # The connection broke; the bridge may be there all the same.
-                await self._ofctl.delete_entries(value, mask)
-        else:
-            await self._ofctl.delete_entries(value, mask)
+                pass
+        await self._ofctl.delete_entries(value, mask)
 
     async def drain(self) -> None:
         """Waits until the datapath has forgotten the entries removed so far: until then it acts by them."""
@@ -278,8 +310,10 @@ class ChassisAgent:
         await self.drain()
         for role in (registry.Role.PROBE, registry.Role.NEIGHBOR, registry.Role.MATCH):
             await self.remove(role)
-        await self._ofctl.delete_entries(generation, registry.GENERATION_MASK)
+        await self._delete(generation, registry.GENERATION_MASK)
         left = await self._ofctl.dump_entries(cookie=(generation, registry.GENERATION_MASK))
+        if self._others.fatal is not None:
+            left = tuple(e for e in left if self._others.is_left(e))
         if not left:
             await self._claims.release()
         return AgentCost(entries_installed=self._installed, entries_left=len(left))
@@ -290,24 +324,42 @@ class ChassisAgent:
         async with OpenFlowChannel.open(self._ofctl.mgmt_path, claim.controller_id) as channel:
             self._channel = channel
             await channel.watch(watched, registry.GENERATION_MASK)
+            await channel.watch_others(self._others.register)
             task_status.started()
-            try:
-                async for batch in channel.batches():
-                    for event in batch:
-                        self._dispatch(event)
-            except VTraceError as error:
-                if not self._closing:
-                    self._offer(AgentLost(chassis=self.chassis, reason=str(error)))
-            finally:
-                self._channel = None
+            async with anyio.create_task_group() as group:
+                group.start_soon(self._look_at_others, channel)
+                try:
+                    async for batch in channel.batches():
+                        for event in batch:
+                            self._dispatch(event)
+                except VTraceError as error:
+                    if not self._closing:
+                        self._offer(AgentLost(chassis=self.chassis, reason=str(error)))
+                finally:
+                    self._channel = None
+                group.cancel_scope.cancel()
+
+    async def _look_at_others(self, channel: OpenFlowChannel) -> None:
+        """Tells when somebody took what this run has claimed."""
+        while not self._closing:
+            with anyio.move_on_after(LOOK_EVERY_S):
+                await self._others.wake.wait()
+            # A bridge that can't be asked now is noticed by whoever needs it.
+            with contextlib.suppress(VTraceError):
+                reason = await self._others.look(channel)
+                if reason and not self._closing:
+                    self._offer(Disturbed(chassis=self.chassis, reason=reason))
 
     def _dispatch(self, event: object) -> None:
         if isinstance(event, PacketIn):
             seen = self._logger.event(event, time.time_ns(), time.monotonic_ns())
             if seen is not None:
                 self._offer(seen)
-        elif isinstance(event, EntriesRemoved) and event.reason == "delete" and not self._closing:
-            self._offer(Disturbed(chassis=self.chassis, reason=f"{len(event.cookies)} of our entries were deleted"))
+        elif isinstance(event, EntriesRemoved) and event.reason in _DISTURBING and not self._closing:
+            how = _DISTURBING[event.reason]
+            self._offer(Disturbed(chassis=self.chassis, reason=f"{len(event.cookies)} of our entries were {how}"))
+        elif isinstance(event, OtherEntry):
+            self._others.take(event)
 
     def _offer(self, event: AgentEvent) -> None:
         try:

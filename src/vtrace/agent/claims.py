@@ -11,16 +11,18 @@ import contextlib
 import fcntl
 import os
 import secrets
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from pathlib import Path
 
 import anyio
+import msgspec
 
 from vtrace.color import registry
 from vtrace.color.registry import COPY_RATE_PPS, FIRST_RATE_PPS
 from vtrace.errors import CannotWorkError
 from vtrace.model.openflow import FlowEntry, InstalledEntry, MeterStat, TableId
 from vtrace.model.plan import COPY_BURST_PACKETS, FIRST_BURST_PACKETS, Claim
+from vtrace.ovs.named_ids import NamedIds
 from vtrace.ovs.ofctl import OfCtl, SwitchRefusedError
 
 LOCK_TIMEOUT_S = 20.0
@@ -96,12 +98,16 @@ class Claims:
     def __init__(self, ofctl: OfCtl) -> None:
         self._ofctl = ofctl
         self.claim: Claim | None = None
+        # Meters that somebody else deleted or changed since: they are not ours any more.
+        self.lost_meters: set[int] = set()
+        self._put: dict[int, tuple[int, int]] = {}
 
-    async def make(self, entries: Sequence[InstalledEntry]) -> Claim:
+    async def make(self, entries: Sequence[InstalledEntry], named: NamedIds | None = None) -> Claim:
         """Claims; call it while holding the bridge's lock.
 
         Args:
             entries: the entries on the bridge that have our cookie magic.
+            named: the meters and controller ids that entries of others name.
 
         Raises:
             CannotWorkError: no meters to be had: copies would be without bound, so none are made.
@@ -119,12 +125,13 @@ class Claims:
                 await self._ofctl.delete_meter(meter.meter_id)
             else:
                 kept.append(meter)
-        first, copy = self._free_meters(kept, max_meter)
+        named = named or NamedIds()
+        first, copy = self._free_meters({m.meter_id for m in kept} | named.meters, max_meter)[:2]
         burst = sum(m.burst_packets for m in kept if is_our_meter(m, max_meter))
         # Each further run gets half of what is left, so that all together stay within the budget.
         left = max(0, BURST_BUDGET_PACKETS - burst)
         share = min(1.0, (left if not burst else left / 2) / (FIRST_BURST_PACKETS + COPY_BURST_PACKETS))
-        generation = self._free_generation(entries)
+        generation = self._free_generation(entries, named.controllers)
         claim = Claim(
             generation=generation,
             controller_id=registry.CONTROLLER_ID_BASE + generation,
@@ -138,8 +145,8 @@ class Claims:
         await self._add_meter(copy, COPY_RATE_PPS, claim.copy_burst)
         return claim
 
-    async def hold(self, color: int, hard_timeout_s: int) -> None:
-        """Puts in the entry that shows the claim to other runs. It matches no packet: stage 3 never is in table 0."""
+    def shown(self, color: int, hard_timeout_s: int) -> FlowEntry:
+        """The entry that shows the claim to other runs. It matches no packet: stage 3 never is in table 0."""
         if self.claim is None:
             raise RuntimeError("hold() before make()")
         claim = self.claim
@@ -147,28 +154,46 @@ class Claims:
             f"controller(max_len=0,id={claim.controller_id},meter_id={meter})"
             for meter in (claim.first_meter, claim.copy_meter)
         )
-        await self._ofctl.add_entries(
-            [
-                FlowEntry(
-                    table=TableId(0),
-                    priority=0,
-                    cookie=registry.cookie(registry.Role.CLAIM, claim.generation, color=color),
-                    match=f"ip,nw_proto=255,reg8=0x{color:x},reg9=0x{claim.generation:x},reg10=0xffffffff",
-                    actions=actions,
-                    hard_timeout_s=hard_timeout_s,
-                )
-            ]
+        return FlowEntry(
+            table=TableId(0),
+            priority=0,
+            cookie=registry.cookie(registry.Role.CLAIM, claim.generation, color=color),
+            match=f"ip,nw_proto=255,reg8=0x{color:x},reg9=0x{claim.generation:x},reg10=0xffffffff",
+            actions=actions,
+            hard_timeout_s=hard_timeout_s,
         )
 
+    async def hold(self, color: int, hard_timeout_s: int) -> None:
+        """Puts in the entry that shows the claim to other runs."""
+        await self._ofctl.add_entries([self.shown(color, hard_timeout_s)])
+
+    def meters_put(self) -> dict[int, tuple[int, int]]:
+        """(packets/s, burst) of each of our meters as it was added."""
+        return dict(self._put)
+
     async def renew_meters(self) -> None:
-        """Puts the claimed meters back, after somebody removed all meters of the bridge."""
+        """Puts the claimed meters back after somebody removed all meters of the bridge.
+
+        In the place of one that is somebody else's now another is claimed: call it while holding the bridge's lock.
+        """
         if self.claim is None:
             return
-        present = {m.meter_id for m in await self._ofctl.meters()}
-        if self.claim.first_meter not in present:
-            await self._add_meter(self.claim.first_meter, FIRST_RATE_PPS, self.claim.first_burst)
-        if self.claim.copy_meter not in present:
-            await self._add_meter(self.claim.copy_meter, COPY_RATE_PPS, self.claim.copy_burst)
+        claim = self.claim
+        present = {m.meter_id: (m.rate_pps, m.burst_packets) for m in await self._ofctl.meters()}
+        changed = {m for m in self.lost_meters if m in present and present[m] != self._put.get(m)}
+        for meter_id in changed:
+            self._put.pop(meter_id, None)
+        self.lost_meters.clear()
+        first, copy = claim.first_meter, claim.copy_meter
+        if changed & {first, copy}:
+            max_meter = await self._ofctl.max_meter()
+            free = self._free_meters({*present, first, copy}, max_meter)
+            first, copy = (free.pop(0) if meter in changed else meter for meter in (first, copy))
+            self.claim = msgspec.structs.replace(claim, first_meter=first, copy_meter=copy)
+        if first not in present:
+            await self._add_meter(first, FIRST_RATE_PPS, claim.first_burst)
+        if copy not in present:
+            await self._add_meter(copy, COPY_RATE_PPS, claim.copy_burst)
 
     async def cut(self) -> tuple[int, int]:
         """How many copies our two meters cut so far: at the first hop, elsewhere."""
@@ -178,14 +203,18 @@ class Claims:
         return cut.get(self.claim.first_meter, 0), cut.get(self.claim.copy_meter, 0)
 
     async def release(self) -> None:
-        """Removes the meters; the entries that refer to them must be gone."""
+        """Removes the meters, as far as they are still ours; the entries that refer to them must be gone."""
         if self.claim is not None:
-            for meter in (self.claim.first_meter, self.claim.copy_meter):
-                await self._ofctl.delete_meter(meter)
+            present = {m.meter_id: (m.rate_pps, m.burst_packets) for m in await self._ofctl.meters()}
+            for meter_id, put in self._put.items():
+                if present.get(meter_id) == put:
+                    await self._ofctl.delete_meter(meter_id)
             self.claim = None
+            self._put = {}
 
     async def _add_meter(self, meter_id: int, rate_pps: int, burst: int) -> None:
         """Adds a meter; again where ovn-controller, starting just now, removed it before it could be verified."""
+        self._put[meter_id] = (rate_pps, burst)
         for tries_left in range(_METER_TRIES - 1, -1, -1):
             try:
                 await self._ofctl.add_meter(meter_id, rate_pps, burst)
@@ -195,15 +224,16 @@ class Claims:
                     raise
                 await anyio.sleep(_METER_RETRY_S)
 
-    def _free_meters(self, meters: Sequence[MeterStat], max_meter: int) -> tuple[int, int]:
-        taken = {m.meter_id for m in meters}
+    def _free_meters(self, taken: Collection[int], max_meter: int) -> list[int]:
+        """Two ids that nobody has."""
         span = range(max_meter, max(max_meter - registry.METER_ID_SPAN, max_meter // 2), -1)
         free = [meter_id for meter_id in span if meter_id not in taken and meter_id != 4000][:2]
         if len(free) < 2:
             raise CannotWorkError("No meter id is free", self._ofctl.mgmt_path, "too many runs of VTrace at once", "")
-        return free[0], free[1]
+        return free
 
-    def _free_generation(self, entries: Sequence[InstalledEntry]) -> int:
+    def _free_generation(self, entries: Sequence[InstalledEntry], controllers: Collection[int]) -> int:
         taken = {registry.generation_of(e.cookie) for e in entries if registry.is_ours(e.cookie)}
+        taken |= {number - registry.CONTROLLER_ID_BASE for number in controllers}
         free = [g for g in range(1, 1 << registry.GENERATION_BITS) if g not in taken]
         return secrets.choice(free)

@@ -72,6 +72,7 @@ class PlainAgent(ChassisAgent):
             self._group.start_soon(self._look)
         self._known = plain
         layout = BridgeLayout(guard=plain.guard)
+        self._others.begin(layout.guard)
         await self._inspector.begin(facts, layout)
         numbers = {port.name: port.ofport for port in facts.ports}
         links = tuple(replace(link, ofport=numbers.get(link.name, OfPort(-1))) for link in self._place.links)
@@ -112,9 +113,7 @@ class PlainAgent(ChassisAgent):
 
     async def renew(self) -> None:
         """After our entries were removed, or the bridge changed: puts meters and claims back."""
-        await self._claims.renew_meters()
-        for color in sorted(self._colors):
-            await self._claims.hold(color, self._hold_s)
+        await self._renew_claims()
 
     async def inspect(self, question: SiteQuestion) -> SiteReport:
         """Asks the slow path what becomes of a flow."""

@@ -21,7 +21,7 @@ def local_vifs(table_0: Sequence[InstalledEntry]) -> tuple[LocalVif, ...]:
         match = dict(term.partition("=")[::2] for term in entry.match.split(","))
         loads = dict(_load(action) for action in entry.actions.split(",") if "->" in action)
         in_port, datapath, key = (match.get("in_port", ""), loads.get("metadata", ""), loads.get("reg14", ""))
-        if in_port.isdecimal() and _is_number(datapath) and _is_number(key) and not registry.is_ours(entry.cookie):
+        if in_port.isdecimal() and _is_number(datapath) and _is_number(key) and not _is_ours(entry):
             vlan = match.get("dl_vlan", "0")
             found.append(
                 LocalVif(
@@ -44,6 +44,10 @@ def _load(action: str) -> tuple[str, str]:
     return _FIELDS.get(field, field), value.partition(":")[2]
 
 
+def _is_ours(entry: InstalledEntry) -> bool:
+    return registry.is_our_entry(entry.cookie, entry.hard_timeout_s)
+
+
 def _is_number(text: str) -> bool:
     try:
         int(text, 0)
@@ -55,7 +59,7 @@ def _is_number(text: str) -> bool:
 
 def colors_used(ours: Sequence[InstalledEntry]) -> tuple[int, ...]:
     """The colors that entries with our cookie magic hold on the bridge."""
-    return tuple(sorted({registry.color_of(e.cookie) for e in ours} - {0}))
+    return tuple(sorted({registry.color_of(e.cookie) for e in ours if _is_ours(e)} - {0}))
 
 
 def entries_at_top(entries: Sequence[InstalledEntry]) -> tuple[str, ...]:
@@ -63,5 +67,5 @@ def entries_at_top(entries: Sequence[InstalledEntry]) -> tuple[str, ...]:
     return tuple(
         f"table={e.table},priority={e.priority},{e.match} actions={e.actions}"
         for e in entries
-        if e.priority >= registry.PRIORITY_MATCH and not registry.is_ours(e.cookie)
+        if e.priority >= registry.PRIORITY_MATCH and not _is_ours(e)
     )

@@ -341,10 +341,15 @@ class Arming:
         await self._on_all(self._renew)
 
     async def _renew(self, name: str) -> None:
-        await self._agents[name].renew()
-        if self.surveys[name].plain is not None:
-            # Its owner may have changed the entries that ours stand for.
-            self.surveys[name] = await self._agents[name].survey()
+        agent = self._agents[name]
+        await agent.renew()
+        found = await agent.survey()
+        # Others may have taken bits or meters of ours, and without OVN changed the entries that ours stand for. Ports
+        # stay: those of a bridge that is being filled anew may not all be there yet.
+        known = self.surveys[name]
+        self.surveys[name] = found if known.plain is not None else replace(known, layout=found.layout)
+        for use in tuple(self.uses.values()):
+            self.claims[name] = await agent.claim(use.color)
 
     def scope(self, chassis: str) -> Scope:
         """Where the task's entries go on a chassis."""

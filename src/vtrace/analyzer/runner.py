@@ -311,6 +311,9 @@ class TaskRunner:
         try:
             await self._arming.rearm()
             self._disturbed.discard(chassis)
+        except RefusedError:
+            # Somebody else has what is ours: that ends the task.
+            raise
         except VTraceError as error:
             self._asking.lost_agents.add(chassis)
             self.outcome.notes.append(f"{self._inventory.server(chassis)} could not be armed again: {error}")

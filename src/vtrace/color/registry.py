@@ -46,9 +46,10 @@ POOL_2 = tuple(value for value in range(64) if value & 0b11 == 0b11)
 
 # Our meters are taken from the top of the bridge's meter id space, within this many ids of it.
 METER_ID_SPAN = 512
-# What the two meters of a run let through: copies of packets that are being colored, and all others.
-FIRST_RATE_PPS = 1000
-COPY_RATE_PPS = 3000
+# What the two meters of a run let through: copies of packets that are being colored, and all others. Nobody else would
+# choose these rates: a meter that has one, among the last ids, was left behind by a run of ours.
+FIRST_RATE_PPS = 1009
+COPY_RATE_PPS = 3011
 # An OpenFlow controller id of ours: this base plus the generation (ovn-controller uses 0).
 CONTROLLER_ID_BASE = 0x5000
 
@@ -64,6 +65,9 @@ class Role(IntEnum):
     DOUBT = 6
     CLAIM = 7
     NEIGHBOR = 8
+
+
+_ROLES = frozenset(Role)
 
 
 class Stage(IntEnum):
@@ -89,6 +93,14 @@ def cookie(role: Role, generation: int, *, color: int = 0, index: int = 0) -> Co
 def is_ours(value: int) -> bool:
     """Whether the cookie has our magic number."""
     return value >> 48 == COOKIE_MAGIC
+
+
+def is_our_entry(value: int, hard_timeout_s: int) -> bool:
+    """Whether an entry is of our form: our magic number, a role and generation that exist, and a hard time-out.
+
+    Somebody else may choose cookies that begin as ours do; all of ours end by themselves.
+    """
+    return is_ours(value) and role_of(value) in _ROLES and generation_of(value) > 0 and hard_timeout_s > 0
 
 
 def role_of(value: int) -> int:

@@ -26,10 +26,14 @@ import anyio
 
 from vtrace.errors import CannotWorkError
 from vtrace.ovs import openflow13 as of
-from vtrace.ovs.session import ConnectionLostError, EntriesRemoved, Event, MonitorPaused, Session
+from vtrace.ovs.session import ConnectionLostError, EntriesRemoved, Event, MonitorPaused, OtherEntry, Session
 from vtrace.ovs.sockets import connectable, silent, unreachable
 
-__all__ = ["ConnectionLostError", "EntriesRemoved", "Event", "MonitorPaused", "OpenFlowChannel"]
+__all__ = ["ConnectionLostError", "EntriesRemoved", "Event", "MonitorPaused", "OpenFlowChannel", "OtherEntry"]
+
+
+class RefusedRequestError(CannotWorkError):
+    """The bridge answered a request with an error."""
 
 
 class OpenFlowChannel:
@@ -137,6 +141,52 @@ class OpenFlowChannel:
                 requests.append((xid, of.monitor_request(xid, self._monitors, table, out_port, oxm_fields)))
         await self._request("the flow monitor", requests)
 
+    async def watch_others(self, register: int) -> None:
+        """Yields OtherEntry from now on for added or changed entries that name a register or have a watched cookie.
+
+        The bridge tells of every entry that somebody adds, with its actions: only those of interest are read further.
+
+        Raises:
+            CannotWorkError: the bridge refused.
+        """
+        self._session.marks = of.register_marks(register)
+        self._monitors += 1
+        xid = self._session.new_xid()
+        flags = of.FMF_ADD | of.FMF_MODIFY | of.FMF_ACTIONS
+        request = of.monitor_request(xid, self._monitors, of.OFPTT_ALL, of.OFPP_ANY, flags=flags)
+        await self._request("the monitor of other entries", [(xid, request)])
+
+    async def meter(self, meter_id: int) -> tuple[int, int] | None:
+        """(packets/s, burst) of a meter; rate 0 for one of another kind, None if there is none.
+
+        Raises:
+            CannotWorkError: the bridge did not answer in time.
+        """
+        xid = self._session.new_xid()
+        try:
+            replies = await self._ask("a meter", xid, of.meter_config_request(xid, meter_id))
+        except RefusedRequestError:
+            return None
+        return {k: v for body in replies for k, v in of.meter_configs(body).items()}.get(meter_id)
+
+    async def count(self, cookie: int, mask: int, table: int) -> int:
+        """How many entries of a table have a cookie that equals `cookie` under `mask`.
+
+        Raises:
+            CannotWorkError: the bridge refused or did not answer in time.
+        """
+        xid = self._session.new_xid()
+        replies = await self._ask("to count entries", xid, of.aggregate_request(xid, cookie, mask, table))
+        return sum(map(of.aggregate_count, replies))
+
+    async def _ask(self, doing: str, xid: int, message: bytes) -> list[bytes]:
+        replies = self._session.replies[xid] = []
+        try:
+            await self._request(doing, [(xid, message)])
+        finally:
+            del self._session.replies[xid]
+        return replies
+
     async def delete_by_cookie(self, cookie: int, mask: int) -> None:
         """Deletes our entries in every table and waits until the bridge has done it.
 
@@ -178,7 +228,7 @@ class OpenFlowChannel:
             del session.barriers[barrier_xid]
             refusals = [text for text in (session.errors.pop(xid) for xid, _ in messages) if text]
         if refusals:
-            raise CannotWorkError(
+            raise RefusedRequestError(
                 f"the bridge refused {doing}",
                 where=session.path,
                 why=refusals[0],

@@ -22,12 +22,13 @@ from typing import TypeVar
 
 import anyio.lowlevel
 
-from vtrace.color.registry import is_ours
+from vtrace.color.registry import is_our_entry
 from vtrace.errors import BridgeNotUnderstoodError
-from vtrace.model.openflow import BridgeLayout, GuardBits, InstalledEntry, TableId
+from vtrace.model.openflow import BridgeLayout, Cookie, GuardBits, InstalledEntry, TableId
 from vtrace.ovs.bridge import BridgeFacts
 from vtrace.ovs.flowtext import is_entry, match_fields, number, parse_entry, split_top, table_of
 from vtrace.ovs.guard_bits import OVN_FLAGS, free_pair, mentions, used_bits
+from vtrace.ovs.named_ids import NamedIds
 from vtrace.ovs.ofctl import OfCtl
 
 _CATCH_ALL = "priority=0 actions="
@@ -37,18 +38,21 @@ ONE_DUMP_ENTRIES = 5000
 _T = TypeVar("_T")
 
 
-def discover(entries: Sequence[InstalledEntry], tunnel_ofports: Sequence[int]) -> BridgeLayout:
+def discover(
+    entries: Sequence[InstalledEntry], tunnel_ofports: Sequence[int], buckets: Iterable[str] = ()
+) -> BridgeLayout:
     """The layout of an integration bridge.
 
     Args:
         entries: at least all entries of tables that have a priority-0 entry without a match, and all that
             mention reg10. Entries of ours are left aside.
         tunnel_ofports: port numbers of the tunnels, empty on a single chassis.
+        buckets: the action lists of all groups.
 
     Raises:
         BridgeNotUnderstoodError: a piece of evidence is missing or contradicts another.
     """
-    evidence = _Evidence([entry for entry in entries if not is_ours(entry.cookie)])
+    evidence = _Evidence([entry for entry in entries if not is_our_entry(entry.cookie, entry.hard_timeout_s)])
     check_loopback, egress_first = evidence.check_loopback()
     local_output = evidence.local_output(check_loopback)
     evidence.agree_on_tunnels(tunnel_ofports, local_output)
@@ -58,7 +62,8 @@ def discover(entries: Sequence[InstalledEntry], tunnel_ofports: Sequence[int]) -
     order = (0, ingress_first, remote_output, local_output, check_loopback, egress_first, save_inport, log_to_physical)
     if list(order) != sorted(set(order)):
         raise _unsure(f"the tables found are not in the order of the pipeline: {order}")
-    guard_lsb = free_pair(used_bits(evidence.entries, OVN_FLAGS))
+    in_groups = (InstalledEntry(table=TableId(0), priority=0, cookie=Cookie(0), match="", actions=b) for b in buckets)
+    guard_lsb = free_pair(used_bits([*evidence.entries, *in_groups], OVN_FLAGS))
     if guard_lsb is None:
         raise _unsure("no two neighboring bits of reg10 are free")
     return BridgeLayout(
@@ -73,30 +78,40 @@ def discover(entries: Sequence[InstalledEntry], tunnel_ofports: Sequence[int]) -
     )
 
 
-async def discover_on(ofctl: OfCtl, facts: BridgeFacts) -> BridgeLayout:
+async def discover_on(ofctl: OfCtl, facts: BridgeFacts, named: NamedIds | None = None) -> BridgeLayout:
     """`discover` on a live bridge.
 
     Of a large bridge the tables are dumped one by one, so that vswitchd's main thread is never held for longer
     than one table takes. Of the logical tables only the lines that mention reg10 are read.
+
+    Args:
+        named: takes the meters and controller ids that entries and groups of others name.
     """
+    named = named or NamedIds()
     entries: list[InstalledEntry] = []
+    buckets = [actions for lists in (await ofctl.group_actions()).values() for actions in lists]
+    named.take(buckets)
     counts = await ofctl.table_counts()
     if sum(counts.values()) <= ONE_DUMP_ENTRIES:
         by_table: dict[int, list[str]] = defaultdict(list)
         for line in (await ofctl.dump_text()).splitlines():
             if is_entry(line):
                 by_table[table_of(line)].append(line)
+        for lines in by_table.values():
+            named.take(lines)
         return discover(
             [entry for lines in by_table.values() for entry in _needed("\n".join(lines))],
             [tunnel.ofport for tunnel in facts.tunnels if tunnel.ofport > 0],
+            buckets,
         )
     for table, count in counts.items():
         if not count:
             continue
         text = await ofctl.dump_text(table=table)
+        named.take(text.splitlines())
         entries += _needed(text)
         await anyio.lowlevel.checkpoint()
-    return discover(entries, [tunnel.ofport for tunnel in facts.tunnels if tunnel.ofport > 0])
+    return discover(entries, [tunnel.ofport for tunnel in facts.tunnels if tunnel.ofport > 0], buckets)
 
 
 def _needed(text: str) -> Iterator[InstalledEntry]:

@@ -88,6 +88,14 @@ class OfCtl:
         """Deletes the entries whose cookie equals `cookie` under `mask`."""
         await self._run("del-flows", args=(_selection(table, (cookie, mask), ""),))
 
+    async def delete_exactly(self, entries: Sequence[FlowEntry]) -> None:
+        """Deletes these entries and no other, also where others have the same cookies."""
+        places = (f"table={e.table},priority={e.priority},cookie=0x{e.cookie:x}/-1" for e in entries)
+        matches = (f",{e.match}" if e.match else "" for e in entries)
+        lines = "".join(f"delete_strict {place}{match}\n" for place, match in zip(places, matches, strict=True))
+        if lines:
+            await self._run("--bundle", "add-flows", args=("-",), stdin=lines)
+
     async def groups(self) -> tuple[int, ...]:
         """The ids of the bridge's groups."""
         done = await self._run("dump-groups")

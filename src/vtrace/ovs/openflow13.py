@@ -42,16 +42,22 @@ NXPIF_NXT_PACKET_IN2 = 2
 ONFT_FLOW_MONITOR_PAUSED = 1871
 ONFT_FLOW_MONITOR_RESUMED = 1872
 ONFST_FLOW_MONITOR = 1870
+OFPMP_AGGREGATE = 2
+OFPMP_METER_CONFIG = 10
 OFPMP_EXPERIMENTER = 0xFFFF
 
 # nx_flow_monitor_flags, nx_flow_update_event
+FMF_ADD = 1 << 1
 FMF_DELETE = 1 << 2
 FMF_MODIFY = 1 << 3
+FMF_ACTIONS = 1 << 4
 FME_ADDED = 0
 FME_DELETED = 1
 FME_MODIFIED = 2
 FME_ABBREV = 3
 
+OFPMF_PKTPS = 1 << 1
+OFPMBT_DROP = 1
 OFPFC_DELETE = 3
 OFPTT_ALL = 0xFF
 OFPP_CONTROLLER = 0xFFFF_FFFD
@@ -80,13 +86,15 @@ class Message(NamedTuple):
 
 
 class FlowUpdate(NamedTuple):
-    """One full update of a flow monitor (nx_flow_update_full)."""
+    """One full update of a flow monitor (nx_flow_update_full); `body`: its match and, where asked for, actions."""
 
     event: int
     reason: int
     table: int
     priority: int
     cookie: int
+    hard_timeout_s: int = 0
+    body: bytes = b""
 
 
 def encode(kind: int, xid: int, body: bytes = b"", version: int = VERSION) -> bytes:
@@ -160,11 +168,69 @@ def reg10_field(value: int, mask: int) -> bytes:
     return struct.pack("!III", _NXM_NX_REG10_W, value & mask, mask)
 
 
-def monitor_request(xid: int, monitor_id: int, table: int, out_port: int, oxm_fields: bytes = b"") -> bytes:
-    """ONFST_FLOW_MONITOR: tell of deleted and modified entries, own changes abbreviated."""
-    fixed = _MONITOR.pack(monitor_id, FMF_DELETE | FMF_MODIFY, 4 + len(oxm_fields), out_port, table)
+def monitor_request(
+    xid: int, monitor_id: int, table: int, out_port: int, oxm_fields: bytes = b"", flags: int = FMF_DELETE | FMF_MODIFY
+) -> bytes:
+    """ONFST_FLOW_MONITOR: tell of deleted and modified entries, or what the flags say, own changes abbreviated."""
+    fixed = _MONITOR.pack(monitor_id, flags, 4 + len(oxm_fields), out_port, table)
     multipart = struct.pack("!HH4xII", OFPMP_EXPERIMENTER, 0, ONF_VENDOR_ID, ONFST_FLOW_MONITOR)
     return encode(OFPT_MULTIPART_REQUEST, xid, multipart + fixed + oxm_match(oxm_fields))
+
+
+def register_marks(register: int) -> tuple[bytes, ...]:
+    """The OXM headers by which a match or an action names a register, alone or within a wider one (ovs-fields(7))."""
+    fields = ((1, register, 4), (0x8001, register // 2, 8), (1, 111 + register // 4, 16))
+    return tuple(
+        struct.pack("!I", kind << 16 | number << 9 | has_mask << 8 | size * (1 + has_mask))
+        for kind, number, size in fields
+        for has_mask in (0, 1)
+    )
+
+
+def meter_config_request(xid: int, meter_id: int) -> bytes:
+    """OFPMP_METER_CONFIG of one meter; an error answers where there is none."""
+    return encode(OFPT_MULTIPART_REQUEST, xid, struct.pack("!HH4xI4x", OFPMP_METER_CONFIG, 0, meter_id))
+
+
+def meter_configs(body: bytes) -> dict[int, tuple[int, int]]:
+    """Meter id to (packets/s, burst) of a reply; rate 0 for a meter that is not one band of packets that drops.
+
+    Raises:
+        ProtocolError: a malformed reply.
+    """
+    found: dict[int, tuple[int, int]] = {}
+    position = 8
+    while position < len(body):
+        if len(body) - position < 8:
+            raise ProtocolError("a meter's configuration is cut short", why=f"{len(body) - position} bytes left")
+        length, flags, meter_id = struct.unpack_from("!HHI", body, position)
+        if length < 8 or position + length > len(body):
+            raise ProtocolError("a meter's configuration has a bad length", why=f"length {length}")
+        found[meter_id] = (0, 0)
+        if length == 24:
+            kind, _, rate, burst = struct.unpack_from("!HHII", body, position + 8)
+            if kind == OFPMBT_DROP and flags & OFPMF_PKTPS:
+                found[meter_id] = (rate, burst)
+        position += length
+    return found
+
+
+def aggregate_request(xid: int, cookie: int, mask: int, table: int) -> bytes:
+    """OFPMP_AGGREGATE of a table's entries whose cookie equals `cookie` under `mask`."""
+    fixed = struct.pack("!HH4xB3xII4xQQ", OFPMP_AGGREGATE, 0, table, OFPP_ANY, OFPG_ANY, cookie, mask)
+    return encode(OFPT_MULTIPART_REQUEST, xid, fixed + oxm_match(b""))
+
+
+def aggregate_count(body: bytes) -> int:
+    """The number of entries that an OFPMP_AGGREGATE reply counts.
+
+    Raises:
+        ProtocolError: a malformed reply.
+    """
+    if len(body) < 8 + 24:
+        raise ProtocolError("an OFPMP_AGGREGATE reply is too short", why=f"{len(body)} bytes")
+    count: int = struct.unpack_from("!QQI", body, 8)[2]
+    return count
 
 
 def split_messages(buffer: bytearray) -> list[Message]:
@@ -260,7 +326,15 @@ def flow_updates(body: bytes) -> Iterator[FlowUpdate]:
             if length < _UPDATE_FULL.size:
                 raise ProtocolError("a full flow update is too short", why=f"length {length}, event {event}")
             fields = _UPDATE_FULL.unpack_from(body, position)
-            yield FlowUpdate(event=event, reason=fields[2], priority=fields[3], table=fields[7], cookie=fields[8])
+            yield FlowUpdate(
+                event=event,
+                reason=fields[2],
+                priority=fields[3],
+                table=fields[7],
+                cookie=fields[8],
+                hard_timeout_s=fields[5],
+                body=body[position + _UPDATE_FULL.size : position + length],
+            )
         elif event != FME_ABBREV:
             raise ProtocolError("a flow update has an unknown event", why=f"event {event}")
         position += length

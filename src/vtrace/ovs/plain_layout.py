@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
-from vtrace.color.registry import PRIORITY_MATCH, is_ours
+from vtrace.color.registry import PRIORITY_MATCH, is_our_entry
 from vtrace.errors import BridgeNotUnderstoodError, RefusedError
 from vtrace.match.mirror import MAX_MAC_AGE_S
 from vtrace.model.openflow import GuardBits, InstalledEntry, TableId
@@ -49,7 +49,7 @@ def discover(
         BridgeNotUnderstoodError: something that we can't follow packets through.
         RefusedError: an entry at our own priority stands in an output table.
     """
-    theirs = [entry for entry in entries if not is_ours(entry.cookie)]
+    theirs = [entry for entry in entries if not is_our_entry(entry.cookie, entry.hard_timeout_s)]
     return _Discovery(theirs, groups, bridge).layout(tuple(macs)[: MAX_MACS + 1])
 
 
@@ -76,7 +76,8 @@ def dscp_entries(entries: Iterable[InstalledEntry]) -> list[str]:
     return [
         entry_text(entry)
         for entry in entries
-        if not is_ours(entry.cookie) and any(word in f"{entry.match} {entry.actions}" for word in _DSCP_WORDS)
+        if not is_our_entry(entry.cookie, entry.hard_timeout_s)
+        and any(word in f"{entry.match} {entry.actions}" for word in _DSCP_WORDS)
     ]
 
 

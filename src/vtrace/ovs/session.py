@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 import msgspec
 
 from vtrace.errors import CannotWorkError, ProtocolError, VTraceError
-from vtrace.model.openflow import Cookie, PacketIn
+from vtrace.model.openflow import Cookie, PacketIn, TableId
 from vtrace.ovs import openflow13 as of
 from vtrace.ovs.packet_in import decode_packet_in
 
@@ -38,13 +38,25 @@ class EntriesRemoved(msgspec.Struct, frozen=True, kw_only=True):
     reason: RemovalReason
 
 
+class OtherEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """Somebody added or changed an entry that names a watched register, or has a watched cookie.
+
+    Our own are among them: they come to the bridge by connections of their own.
+    """
+
+    table: TableId
+    priority: int
+    cookie: Cookie
+    hard_timeout_s: int
+
+
 class MonitorPaused(msgspec.Struct, frozen=True, kw_only=True):
     """The bridge could not keep up: removals may be missing until `resumed` (look at the entries then)."""
 
     resumed: bool = False
 
 
-Event: TypeAlias = PacketIn | EntriesRemoved | MonitorPaused
+Event: TypeAlias = PacketIn | EntriesRemoved | OtherEntry | MonitorPaused
 
 
 class ConnectionLostError(CannotWorkError):
@@ -60,6 +72,10 @@ class Session(asyncio.Protocol):
         self.dropped = 0
         self.failure: VTraceError | None = None
         self.watched: tuple[tuple[int, int], ...] = ()
+        # The headers of a register that entries of others must not name.
+        self.marks: tuple[bytes, ...] = ()
+        # Multipart replies by the xid of their request, for those that wait for them.
+        self.replies: dict[int, list[bytes]] = {}
         self.errors: dict[int, str] = {}
         self.loose_errors = 0
         self.config_flags = 0
@@ -143,7 +159,10 @@ class Session(asyncio.Protocol):
         elif kind == of.OFPT_ECHO_REQUEST:
             self.send(of.echo_reply(message))
         elif kind == of.OFPT_MULTIPART_REPLY:
-            self._updates(message.body)
+            if (waiting := self.replies.get(message.xid)) is not None:
+                waiting.append(message.body)
+            else:
+                self._updates(message.body)
         elif kind == of.OFPT_BARRIER_REPLY:
             if (event := self.barriers.get(message.xid)) is not None:
                 event.set()
@@ -167,6 +186,15 @@ class Session(asyncio.Protocol):
     def _updates(self, body: bytes) -> None:
         removed: dict[RemovalReason, list[Cookie]] = {}
         for update in of.flow_updates(body):
+            if update.event != of.FME_DELETED and self._is_of_interest(update):
+                self._put(
+                    OtherEntry(
+                        table=TableId(update.table),
+                        priority=update.priority,
+                        cookie=Cookie(update.cookie),
+                        hard_timeout_s=update.hard_timeout_s,
+                    )
+                )
             if update.event == of.FME_ADDED or not self._is_watched(update.cookie):
                 continue
             deleted = update.event == of.FME_DELETED
@@ -174,6 +202,9 @@ class Session(asyncio.Protocol):
             removed.setdefault(reason, []).append(Cookie(update.cookie))
         for reason, cookies in removed.items():
             self._put(EntriesRemoved(cookies=tuple(cookies), reason=reason))
+
+    def _is_of_interest(self, update: of.FlowUpdate) -> bool:
+        return bool(self.marks) and (self._is_watched(update.cookie) or any(mark in update.body for mark in self.marks))
 
     def _is_watched(self, cookie: int) -> bool:
         return any(cookie & mask == value & mask for value, mask in self.watched)

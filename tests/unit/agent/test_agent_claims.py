@@ -16,6 +16,7 @@ from vtrace.color import registry
 from vtrace.color.registry import Role, cookie
 from vtrace.errors import CannotWorkError
 from vtrace.model.openflow import FlowEntry, InstalledEntry, MeterStat
+from vtrace.ovs.named_ids import NamedIds
 
 
 class Bridge:
@@ -200,3 +201,54 @@ async def test_meters_that_somebody_removed_come_back() -> None:
     await claims.renew_meters()
     assert claims.claim is not None
     assert set(bridge.meter_table) == {claims.claim.first_meter, claims.claim.copy_meter}
+
+
+async def test_ids_that_entries_of_others_name_are_not_claimed() -> None:
+    """An entry may name a meter that is not there, and a controller id: ours would be theirs."""
+    bridge, named = Bridge(max_meter=200_000), NamedIds()
+    named.take(
+        [
+            " table=3, ip actions=controller(reason=no_match,max_len=9,id=20485,meter_id=200000),drop",
+            " table=3, udp actions=meter:199999,clone(controller(id=0x5006,userdata=00)),resubmit(,4)",
+        ]
+    )
+    assert (named.controllers, named.meters) == ({0x5005, 0x5006}, {200_000, 199_999})
+    all_but_one = set(range(1, 1 << registry.GENERATION_BITS)) - {5, 6, 77}
+    entries = [installed("ip actions=drop", cookie=cookie(Role.MATCH, g)) for g in all_but_one]
+    claim = await Claims(bridge).make(entries, named)  # type: ignore[arg-type]
+    assert (claim.generation, claim.controller_id) == (77, 0x5000 + 77)
+    assert (claim.first_meter, claim.copy_meter) == (199_998, 199_997)
+
+
+async def test_ids_in_our_own_entries_are_no_hindrance() -> None:
+    named = NamedIds()
+    named.take([" cookie=0x5654100500000001, table=3, ip actions=controller(id=20485,meter_id=200000)"])
+    assert (named.controllers, named.meters) == (set(), set())
+
+
+async def test_a_meter_that_somebody_changed_is_left_to_them() -> None:
+    bridge = Bridge()
+    claims = await claimed(bridge, 3)
+    assert claims.claim is not None
+    first, copy = claims.claim.first_meter, claims.claim.copy_meter
+    theirs = MeterStat(meter_id=copy, rate_pps=5, burst_packets=1)
+    bridge.meter_table[copy] = theirs
+    claims.lost_meters.add(copy)
+    await claims.renew_meters()
+    assert (claims.claim.first_meter, claims.claim.copy_meter) == (first, copy - 1)
+    assert bridge.meter_table[copy - 1].rate_pps == COPY_RATE_PPS
+    await claims.release()
+    assert bridge.meter_table == {copy: theirs}
+
+
+async def test_a_meter_that_somebody_deleted_is_put_back() -> None:
+    bridge = Bridge()
+    claims = await claimed(bridge, 3)
+    assert claims.claim is not None
+    before = dict(bridge.meter_table)
+    del bridge.meter_table[claims.claim.first_meter]
+    claims.lost_meters.add(claims.claim.first_meter)
+    await claims.renew_meters()
+    assert bridge.meter_table == before
+    await claims.release()
+    assert bridge.meter_table == {}

@@ -60,7 +60,7 @@ def test_what_is_no_vif(text: str) -> None:
 
 
 def test_our_own_entries_are_no_vifs() -> None:
-    assert local_vifs([installed(SET_FIELD, cookie=cookie(Role.COLOR, 1))]) == ()
+    assert local_vifs([installed(SET_FIELD, cookie=cookie(Role.COLOR, 1), hard_timeout_s=30)]) == ()
 
 
 def test_a_masked_load_of_somebody_else_does_not_end_the_run() -> None:
@@ -70,7 +70,7 @@ def test_a_masked_load_of_somebody_else_does_not_end_the_run() -> None:
 
 def test_colors_used_by_other_runs() -> None:
     ours = [
-        installed(" actions=drop", cookie=cookie(role, generation, color=color))
+        installed(" actions=drop", cookie=cookie(role, generation, color=color), hard_timeout_s=30)
         for role, generation, color in [
             (Role.CLAIM, 1, 11),
             (Role.MATCH, 1, 11),
@@ -85,9 +85,20 @@ def test_entries_of_others_at_our_priority() -> None:
     entries: list[InstalledEntry] = [
         installed("ip,nw_dst=10.0.0.1 actions=drop", priority=65535, table=8),
         installed("ip actions=drop", priority=65534),
-        installed("ip actions=drop", priority=65535, cookie=cookie(Role.MATCH, 1)),
+        installed("ip actions=drop", priority=65535, cookie=cookie(Role.MATCH, 1), hard_timeout_s=30),
     ]
     assert entries_at_top(entries) == ("table=8,priority=65535,ip,nw_dst=10.0.0.1 actions=drop",)
+
+
+def test_what_only_begins_as_our_cookies_do_is_somebody_elses() -> None:
+    """All of ours have a hard time-out, a role and a generation."""
+    like_ours = [
+        installed("ip actions=drop", priority=65535, cookie=cookie(Role.MATCH, 1, color=7)),
+        installed("ip actions=drop", priority=65535, cookie=cookie(Role.MATCH, 0, color=7), hard_timeout_s=30),
+        installed("ip actions=drop", priority=65535, cookie=0x5654_F001_0000_0000, hard_timeout_s=30),
+    ]
+    assert len(entries_at_top(like_ours)) == 3
+    assert colors_used(like_ours) == ()
 
 
 def test_who_shares_an_interface_with_nested_ports_takes_untagged_frames_only() -> None:

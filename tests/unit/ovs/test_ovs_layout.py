@@ -119,8 +119,42 @@ def test_a_tunnel_whose_entry_somebody_took_away_contradicts_nothing() -> None:
 
 
 def test_ours_are_left_aside() -> None:
-    ours = " cookie=0x5654100100000001, table=39, priority=65535,reg10=0/0xc000000 actions=resubmit(,77)\n"
+    ours = (
+        " cookie=0x5654100100000001, table=39, hard_timeout=30, priority=65535,reg10=0/0xc000000 "
+        "actions=load:1->NXM_NX_REG10[26..27],resubmit(,77)\n"
+    )
     assert layout(DUMP + ours) == layout(DUMP)
+
+
+USED_BY_OTHERS = {
+    "a match": " cookie=0x7, table=20, priority=9,ip,reg10=0x4000000/0x4000000 actions=drop\n",
+    "a load": " cookie=0x7, table=20, priority=9,ip actions=load:0x1->NXM_NX_REG10[27],resubmit(,21)\n",
+    "a move": " cookie=0x7, table=20, priority=9,ip actions=move:NXM_NX_REG10[26]->NXM_NX_REG0[0],drop\n",
+    "in a clone": " cookie=0x7, table=20, priority=9,ip actions=clone(set_field:0x8000000/0x8000000->reg10)\n",
+    "by xreg5": " cookie=0x7, table=20, priority=9,ip actions=set_field:0x400000000000000/0x400000000000000->xreg5\n",
+    "in learn": " cookie=0x7, table=20, priority=9,ip actions=learn(table=21,load:0x1->NXM_NX_REG10[26])\n",
+    "like ours": " cookie=0x5654100100000001, table=20, priority=9,ip,reg10=0x4000000/0x4000000 actions=drop\n",
+}
+
+
+@pytest.mark.parametrize("line", USED_BY_OTHERS.values(), ids=list(USED_BY_OTHERS))
+def test_bits_that_somebody_elses_entry_reads_or_writes_are_not_chosen(line: str) -> None:
+    found = layout(DUMP + line)
+    assert numbers(found) == numbers(layout(DUMP))
+    used = used_bits(parse_dump(line), 10)
+    assert used, line
+    assert not used & 3 << found.guard.lsb
+
+
+def test_bits_that_a_groups_bucket_writes_are_not_chosen() -> None:
+    found = discover(parse_dump(DUMP), TUNNELS, ["load:0x3->NXM_NX_REG10[26..27],resubmit(,9)"])
+    assert found.guard == GuardBits(register=10, lsb=30)
+
+
+def test_without_two_free_bits_a_bridge_is_refused() -> None:
+    every_other = " cookie=0x7, table=20, priority=9,ip,reg10=0x55555555/0x55555555 actions=drop\n"
+    with pytest.raises(BridgeNotUnderstoodError, match="no two neighboring bits"):
+        layout(DUMP + every_other)
 
 
 def drop(where: Callable[[InstalledEntry], bool]) -> str:

@@ -34,6 +34,17 @@ from vtrace.ovs.packet_in import decode_packet_in
             "04120038 0000000a ffff 0000 00000000 4f4e4600 0000074e"
             "11223344 000c 0010 fffffffd fe 000000 0001 0010 00011508 0c000000 0c000000",
         ),
+        (
+            of.monitor_request(11, 2, 0xFF, of.OFPP_ANY, flags=of.FMF_ADD | of.FMF_MODIFY | of.FMF_ACTIONS),
+            "04120030 0000000b ffff 0000 00000000 4f4e4600 0000074e"
+            "00000002 001a 0004 ffffffff ff 000000 0001 0004 00000000",
+        ),
+        (of.meter_config_request(12, 0x3FFFF), "04120018 0000000c 000a 0000 00000000 0003ffff 00000000"),
+        (
+            of.aggregate_request(13, 0x5654000100000000, 0xFFFF0FFF00000000, 65),
+            "04120038 0000000d 0002 0000 00000000 41 000000 ffffffff ffffffff 00000000"
+            "5654000100000000 ffff0fff00000000 0001 0004 00000000",
+        ),
         (of.echo_reply(of.Message(4, 2, 0xA1B2C3D4, b"ping!")), "0403000d a1b2c3d4 70696e6721"),
     ],
 )
@@ -144,9 +155,62 @@ MONITOR = struct.pack("!HH4xII", 0xFFFF, 0, of.ONF_VENDOR_ID, 1870)
 def test_flow_updates_are_read_and_own_ones_left_out() -> None:
     body = MONITOR + update(1, 2, 0x5654_1001_0000_0001) + struct.pack("!HHI", 8, 3, 99) + update(2, 0, 7)
     assert list(of.flow_updates(body)) == [
-        of.FlowUpdate(event=1, reason=2, table=65, priority=65535, cookie=0x5654_1001_0000_0001),
-        of.FlowUpdate(event=2, reason=0, table=65, priority=65535, cookie=7),
+        of.FlowUpdate(
+            event=1,
+            reason=2,
+            table=65,
+            priority=65535,
+            cookie=0x5654_1001_0000_0001,
+            hard_timeout_s=60,
+            body=bytes.fromhex("0001000400000000"),
+        ),
+        of.FlowUpdate(
+            event=2,
+            reason=0,
+            table=65,
+            priority=65535,
+            cookie=7,
+            hard_timeout_s=60,
+            body=bytes.fromhex("0001000400000000"),
+        ),
     ]
+
+
+def test_the_headers_of_a_register() -> None:
+    """ovs-fields(7): reg10 is NXM class 1, field 10; the upper half of xreg5, the third quarter of xxreg2."""
+    headers = {mark.hex() for mark in of.register_marks(10)}
+    assert headers == {"00011404", "00011508", "80010a08", "80010b10", "0001e210", "0001e320"}
+
+
+def test_replies_about_meters() -> None:
+    """ofp_meter_config (OpenFlow 1.3.5, 7.3.5.11): packets/s and one band that drops, or rate 0."""
+    header = bytes.fromhex("000a0000 00000000")
+    ours = bytes.fromhex("0018 000e 0003ffff 0001 0010 000003f1 00000019 00000000")
+    in_kbps = bytes.fromhex("0018 000d 00000007 0001 0010 000003f1 00000019 00000000")
+    remarking = bytes.fromhex("0018 0002 00000008 0002 0010 000003f1 00000019 01000000")
+    bare = bytes.fromhex("0008 0002 00000009")
+    assert of.meter_configs(header + ours + in_kbps + remarking + bare) == {
+        0x3FFFF: (1009, 25),
+        7: (0, 0),
+        8: (0, 0),
+        9: (0, 0),
+    }
+    assert of.meter_configs(header) == {}
+
+
+def test_replies_about_the_number_of_entries() -> None:
+    """ofp_aggregate_stats_reply (OpenFlow 1.3.5, 7.3.5.3)."""
+    body = bytes.fromhex("00020000 00000000 1111111111111111 2222222222222222 00000041 00000000")
+    assert of.aggregate_count(body) == 0x41
+
+
+@given(st.binary(max_size=80))
+def test_garbage_replies_raise_protocol_errors_only(data: bytes) -> None:
+    for body in (data, bytes.fromhex("000a0000 00000000") + data):
+        with contextlib.suppress(ProtocolError):
+            of.meter_configs(body)
+        with contextlib.suppress(ProtocolError):
+            of.aggregate_count(body)
 
 
 @given(st.binary(max_size=80))

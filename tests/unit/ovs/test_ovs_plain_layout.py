@@ -87,7 +87,7 @@ def test_a_table_that_outputs_are_learned_into_is_an_output_table() -> None:
 
 
 def test_ours_are_left_aside_and_tables_in_use_not_taken() -> None:
-    ours = " cookie=0x5654100100000001, table=0, priority=65535,reg15=0x1 actions=output:5\n"
+    ours = " cookie=0x5654100100000001, table=0, hard_timeout=30, priority=65535,reg15=0x1 actions=output:5\n"
     found = layout(SWITCH + ours)
     assert found == layout(SWITCH)
     assert layout(SWITCH + " table=40, actions=goto_table:253\n table=252, actions=drop\n").tables[0].mirror == 251

@@ -6,6 +6,7 @@ here. It connects to the bridge's management socket, or listens where the bridge
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
 import threading
@@ -113,7 +114,8 @@ class SecondController:
                 body = bytes(buffer[8:length])
                 del buffer[:length]
                 if kind == ECHO_REQUEST:
-                    self._socket.sendall(struct.pack("!BBHI", VERSION, ECHO_REPLY, 8 + len(body), xid) + body)
+                    with contextlib.suppress(OSError):
+                        self._socket.sendall(struct.pack("!BBHI", VERSION, ECHO_REPLY, 8 + len(body), xid) + body)
                 with self._changed:
                     self.received.append(Received(kind, xid, body))
                     self._changed.notify_all()

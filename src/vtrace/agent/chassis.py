@@ -164,8 +164,8 @@ class ChassisAgent:
         return claim
 
     async def _hold(self, color: int) -> None:
-        self._own.add([self._claims.shown(color, self._hold_s)])
-        await self._claims.hold(color, self._hold_s)
+        with self._own.adding([self._claims.shown(color, self._hold_s)]):
+            await self._claims.hold(color, self._hold_s)
 
     async def abandon_claim(self) -> None:
         """Unlocks the bridge without a claim."""
@@ -182,8 +182,9 @@ class ChassisAgent:
             self._logger.hooks[planned.entry.cookie, planned.hook.ofport] = planned.hook
             if planned.hook.role == registry.Role.COLOR:
                 self._colored.add((planned.hook.ofport, planned.hook.color))
-        self._own.add(planned.entry for planned in entries)
-        await self._ofctl.add_entries([planned.entry for planned in entries])
+        added = [planned.entry for planned in entries]
+        with self._own.adding(added):
+            await self._ofctl.add_entries(added)
         self._installed += len(entries)
 
     async def renew(self) -> None:
@@ -233,18 +234,16 @@ class ChassisAgent:
         await self._delete(value, mask)
 
     async def _delete(self, value: int, mask: int) -> None:
-        gone = self._own.remove(value, mask)
-        if self._others.fatal is not None:
-            await self._ofctl.delete_exactly(gone)
-            return
-        if self._channel is not None:
-            try:
-                await self._channel.delete_by_cookie(value, mask)
+        with self._own.removing(value, mask) as gone:
+            if self._others.fatal is not None:
+                await self._ofctl.delete_exactly(gone)
                 return
-            except CannotWorkError:
-                # The connection broke; the bridge may be there all the same.
-                pass
-        await self._ofctl.delete_entries(value, mask)
+            if self._channel is not None:
+                # Where the connection broke the bridge may be there all the same.
+                with contextlib.suppress(CannotWorkError):
+                    await self._channel.delete_by_cookie(value, mask)
+                    return
+            await self._ofctl.delete_entries(value, mask)
 
     async def drain(self) -> None:
         """Waits until the datapath has forgotten the entries removed so far: until then it acts by them."""

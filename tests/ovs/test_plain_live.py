@@ -57,7 +57,12 @@ class Site:
         self.name = name
         self.ofctl = OfCtl(switch.mgmt)
         self.claim = Claim(
-            generation=generation, controller_id=0x5000 + generation, first_meter=101 + number, copy_meter=201 + number
+            generation=generation,
+            controller_id=0x5000 + generation,
+            first_meter=101 + number,
+            copy_meter=201 + number,
+            first_rate_pps=1000,
+            copy_rate_pps=3000,
         )
         self.number = number
         self.hooks: dict[int, Hook] = {}

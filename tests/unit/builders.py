@@ -76,7 +76,9 @@ LAYOUT = BridgeLayout(
     log_to_physical=TableId(65),
     guard=GuardBits(register=10, lsb=26),
 )
-CLAIM = Claim(generation=0xABC, controller_id=0x5ABC, first_meter=500, copy_meter=499)
+CLAIM = Claim(
+    generation=0xABC, controller_id=0x5ABC, first_meter=500, copy_meter=499, first_rate_pps=1009, copy_rate_pps=3011
+)
 USE = ColorUse(color=7, epoch=3, original_dscp=10)
 
 _ADDRESSES = {"web1": "10.0.1.1", "web2": "10.0.1.2", "db1": "10.0.2.1"}

@@ -18,7 +18,7 @@ import anyio
 import msgspec
 
 from vtrace.color import registry
-from vtrace.color.registry import COPY_RATE_PPS, FIRST_RATE_PPS
+from vtrace.color.registry import COPY_RATES_PPS, FIRST_RATES_PPS
 from vtrace.errors import CannotWorkError
 from vtrace.model.openflow import FlowEntry, InstalledEntry, MeterStat, TableId
 from vtrace.model.plan import COPY_BURST_PACKETS, FIRST_BURST_PACKETS, Claim
@@ -29,6 +29,8 @@ LOCK_TIMEOUT_S = 20.0
 # The packet-in queue of a bridge holds 1,024 and is shared with ovn-controller: all our bursts together stay
 # far below it.
 BURST_BUDGET_PACKETS = 200
+# All runs on a bridge copy so many packets a second together, and the few of the smallest rates beyond.
+RATE_BUDGET_PPS = 8100
 _SMALLEST_BURST_PACKETS = 2
 _METER_TRIES = 4
 _METER_RETRY_S = 0.3
@@ -75,10 +77,10 @@ def _try_lock(path: Path) -> int:
 
 
 def is_our_meter(meter: MeterStat, max_meter: int) -> bool:
-    """Whether a meter looks like one of ours: at the top of the id space, with one of our two rates."""
+    """Whether a meter looks like one of ours: at the top of the id space, with one of our rates."""
     lowest = max(max_meter - registry.METER_ID_SPAN, max_meter // 2)
     at_top = lowest < meter.meter_id <= max_meter
-    return at_top and meter.rate_pps in (FIRST_RATE_PPS, COPY_RATE_PPS)
+    return at_top and meter.rate_pps in FIRST_RATES_PPS + COPY_RATES_PPS
 
 
 def meters_in_use(entries: Sequence[InstalledEntry], meters: Sequence[MeterStat]) -> set[int]:
@@ -90,6 +92,12 @@ def meters_in_use(entries: Sequence[InstalledEntry], meters: Sequence[MeterStat]
             f"meter_id={meter.meter_id})" in e.actions or f"meter_id={meter.meter_id}," in e.actions for e in entries
         )
     }
+
+
+def _rates(left_pps: int) -> tuple[int, int]:
+    """The highest pair of rates that is no more than half of what is left, else the lowest."""
+    pairs = list(zip(FIRST_RATES_PPS, COPY_RATES_PPS, strict=True))
+    return next((pair for pair in pairs if sum(pair) <= left_pps / 2), pairs[-1])
 
 
 class Claims:
@@ -127,22 +135,25 @@ class Claims:
                 kept.append(meter)
         named = named or NamedIds()
         first, copy = self._free_meters({m.meter_id for m in kept} | named.meters, max_meter)[:2]
-        burst = sum(m.burst_packets for m in kept if is_our_meter(m, max_meter))
-        # Each further run gets half of what is left, so that all together stay within the budget.
-        left = max(0, BURST_BUDGET_PACKETS - burst)
-        share = min(1.0, (left if not burst else left / 2) / (FIRST_BURST_PACKETS + COPY_BURST_PACKETS))
+        ours = [meter for meter in kept if is_our_meter(meter, max_meter)]
+        # Each further run gets half of what is left, so that all together stay within the budgets.
+        burst_left = BURST_BUDGET_PACKETS - sum(meter.burst_packets for meter in ours)
+        share = min(1.0, max(0, burst_left / 2 if ours else burst_left) / (FIRST_BURST_PACKETS + COPY_BURST_PACKETS))
+        first_rate, copy_rate = _rates(RATE_BUDGET_PPS - sum(meter.rate_pps for meter in ours))
         generation = self._free_generation(entries, named.controllers)
         claim = Claim(
             generation=generation,
             controller_id=registry.CONTROLLER_ID_BASE + generation,
             first_meter=first,
             copy_meter=copy,
+            first_rate_pps=first_rate,
+            copy_rate_pps=copy_rate,
             first_burst=max(_SMALLEST_BURST_PACKETS, int(FIRST_BURST_PACKETS * share)),
             copy_burst=max(_SMALLEST_BURST_PACKETS, int(COPY_BURST_PACKETS * share)),
         )
         self.claim = claim
-        await self._add_meter(first, FIRST_RATE_PPS, claim.first_burst)
-        await self._add_meter(copy, COPY_RATE_PPS, claim.copy_burst)
+        await self._add_meter(first, first_rate, claim.first_burst)
+        await self._add_meter(copy, copy_rate, claim.copy_burst)
         return claim
 
     def shown(self, color: int, hard_timeout_s: int) -> FlowEntry:
@@ -191,9 +202,9 @@ class Claims:
             first, copy = (free.pop(0) if meter in changed else meter for meter in (first, copy))
             self.claim = msgspec.structs.replace(claim, first_meter=first, copy_meter=copy)
         if first not in present:
-            await self._add_meter(first, FIRST_RATE_PPS, claim.first_burst)
+            await self._add_meter(first, claim.first_rate_pps, claim.first_burst)
         if copy not in present:
-            await self._add_meter(copy, COPY_RATE_PPS, claim.copy_burst)
+            await self._add_meter(copy, claim.copy_rate_pps, claim.copy_burst)
 
     async def cut(self) -> tuple[int, int]:
         """How many copies our two meters cut so far: at the first hop, elsewhere."""

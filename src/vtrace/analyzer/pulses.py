@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from vtrace.color.registry import COPY_RATE_PPS, FIRST_RATE_PPS
+from vtrace.model.plan import Claim
 from vtrace.model.record import Disposition, LogRecord, Point
 
 if TYPE_CHECKING:
@@ -37,11 +37,24 @@ ENOUGH_WHOLE = 5
 PULSE_S = 0.5
 
 
-class Bursts(msgspec.Struct, frozen=True, kw_only=True):
-    """How many copies the meters let through at once: of first hops, and all others."""
+class Allowed(msgspec.Struct, frozen=True, kw_only=True):
+    """What the meters let through, of first hops and of all other copies: at once, and in a second."""
 
     first: int
     copies: int
+    first_pps: int
+    copies_pps: int
+
+    @classmethod
+    def by(cls, claims: Iterable[Claim]) -> Allowed:
+        """What all of some claims allow."""
+        found = list(claims)
+        return cls(
+            first=min(claim.first_burst for claim in found),
+            copies=min(claim.copy_burst for claim in found),
+            first_pps=min(claim.first_rate_pps for claim in found),
+            copies_pps=min(claim.copy_rate_pps for claim in found),
+        )
 
 
 def cuts_of_counted(cut: Mapping[str, int], found: Reconstruction) -> dict[str, int]:
@@ -72,11 +85,11 @@ def cuts_of_counted(cut: Mapping[str, int], found: Reconstruction) -> dict[str, 
 class _Room:
     """What the two meters would let through of a pair's packets. Times are its first chassis's monotonic clock."""
 
-    __slots__ = ("_bursts", "_chassis", "_copies", "_first", "_last_ns")
+    __slots__ = ("_allowed", "_chassis", "_copies", "_first", "_last_ns")
 
-    def __init__(self, bursts: Bursts) -> None:
-        self._bursts = bursts
-        self._first, self._copies = bursts.first * SHARE, bursts.copies * SHARE
+    def __init__(self, allowed: Allowed) -> None:
+        self._allowed = allowed
+        self._first, self._copies = allowed.first * SHARE, allowed.copies * SHARE
         self._chassis = ""
         self._last_ns = 0
 
@@ -84,10 +97,11 @@ class _Room:
         """Whether there is room for the copies of a packet whose first-hop record this is."""
         passed_s = (record.mono_ns - self._last_ns) / 1e9 if record.chassis == self._chassis else 0.0
         self._chassis, self._last_ns = record.chassis, record.mono_ns
-        self._first = min(self._bursts.first * SHARE, self._first + passed_s * FIRST_RATE_PPS * SHARE)
-        self._copies = min(self._bursts.copies * SHARE, self._copies + passed_s * COPY_RATE_PPS * SHARE)
+        allowed = self._allowed
+        self._first = min(allowed.first * SHARE, self._first + passed_s * allowed.first_pps * SHARE)
+        self._copies = min(allowed.copies * SHARE, self._copies + passed_s * allowed.copies_pps * SHARE)
         # A meter that can't hold the copies of one packet passes those of one that comes when it is full.
-        needed = min(copies, self._bursts.copies * SHARE)
+        needed = min(copies, allowed.copies * SHARE)
         if self._first >= 1 and self._copies >= needed:
             self._first -= 1
             self._copies -= needed
@@ -100,8 +114,8 @@ class _Room:
 class _Pair:
     __slots__ = ("beyond", "last_s", "room", "row")
 
-    def __init__(self, bursts: Bursts) -> None:
-        self.room = _Room(bursts)
+    def __init__(self, allowed: Allowed) -> None:
+        self.room = _Room(allowed)
         self.beyond = 0
         self.row = 0
         self.last_s = 0.0
@@ -115,7 +129,7 @@ class Pulses:
     """
 
     def __init__(self) -> None:
-        self._bursts = Bursts(first=0, copies=0)
+        self._allowed = Allowed(first=0, copies=0, first_pps=0, copies_pps=0)
         self._pairs: dict[int, _Pair] = {}
         self._copies: dict[int, int] = {}
         # Fast pairs that rest, in the order of their turns; and the one that is colored now.
@@ -124,18 +138,15 @@ class Pulses:
         self._since_s = 0.0
         self._stopping: set[int] = set()
 
-    def start(self, bursts: Iterable[Bursts]) -> None:
-        """Takes note of what the meters of all chassis let through at once."""
-        found = list(bursts)
-        self._bursts = Bursts(
-            first=min((one.first for one in found), default=0), copies=min((one.copies for one in found), default=0)
-        )
+    def start(self, allowed: Allowed) -> None:
+        """Takes note of what the meters let through."""
+        self._allowed = allowed
 
     def take(self, record: LogRecord, now_s: float) -> bool:
         """Takes a first-hop record in: whether its packet counts."""
         own = self._pairs.get(record.pair)
         if own is None:
-            own = self._pairs[record.pair] = _Pair(self._bursts)
+            own = self._pairs[record.pair] = _Pair(self._allowed)
         own.last_s = now_s
         has_room = own.room.take(record, self._copies.get(record.pair, COPIES))
         if has_room and record.pair not in self._stopping:

@@ -16,7 +16,7 @@ from vtrace.analyzer.asking import Asking
 from vtrace.analyzer.enough import Enough
 from vtrace.analyzer.follow import Follower
 from vtrace.analyzer.neighbors import Neighbors
-from vtrace.analyzer.pulses import Bursts, Pulses, cuts_of_counted
+from vtrace.analyzer.pulses import Allowed, Pulses, cuts_of_counted
 from vtrace.analyzer.questions import about_replies
 from vtrace.analyzer.topology import Moved, Topology, TopologyFollower
 from vtrace.analyzer.tunnels import check_now
@@ -168,8 +168,9 @@ class TaskRunner:
             for agent in self._agents.values():
                 group.start_soon(self._collect, agent, group)
             self._collecting = group
-            claims = self._arming.claims.values()
-            self._pulses.start(Bursts(first=claim.first_burst, copies=claim.copy_burst) for claim in claims)
+            allowed = Allowed.by(self._arming.claims.values())
+            self._pulses.start(allowed)
+            self._turns.allow(allowed.first_pps, allowed.copies_pps)
             await self._arm()
             self.outcome.state = TaskState.COLORING
             self._ending.started_s = time.monotonic()

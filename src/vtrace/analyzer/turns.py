@@ -37,6 +37,11 @@ class Turns:
         self._all: Counter[str] = Counter()
         self._heard: set[int] = set()
         self._since_s = 0.0
+        self._first_pps, self._copies_pps = FIRST_RATE_PPS, COPY_RATE_PPS
+
+    def allow(self, first_pps: int, copies_pps: int) -> None:
+        """Takes note of how many copies the meters let through in a second: of first hops, and all others."""
+        self._first_pps, self._copies_pps = first_pps, copies_pps
 
     def start(self, now_s: float) -> None:
         """What is counted from now on is that of all pairs that have begun."""
@@ -63,8 +68,8 @@ class Turns:
         if not self.waiting or passed_s < TURN_S:
             return []
         load = max(
-            max(self._first.values(), default=0) / FIRST_RATE_PPS / passed_s,
-            (max(self._all.values(), default=0)) / COPY_RATE_PPS / passed_s,
+            max(self._first.values(), default=0) / self._first_pps / passed_s,
+            (max(self._all.values(), default=0)) / self._copies_pps / passed_s,
         )
         most = max(FIRST_PAIRS, self._begun)
         if load:

@@ -46,10 +46,12 @@ POOL_2 = tuple(value for value in range(64) if value & 0b11 == 0b11)
 
 # Our meters are taken from the top of the bridge's meter id space, within this many ids of it.
 METER_ID_SPAN = 512
-# What the two meters of a run let through: copies of packets that are being colored, and all others. Nobody else would
-# choose these rates: a meter that has one, among the last ids, was left behind by a run of ours.
-FIRST_RATE_PPS = 1009
-COPY_RATE_PPS = 3011
+# What the two meters of a run let through: copies of packets that are being colored, and all others. A run that is
+# alone on a bridge has the first rates, others have the next. Nobody else would choose these: a meter that has one,
+# among the last ids, was left behind by a run of ours.
+FIRST_RATES_PPS = (1009, 503, 251, 127, 61)
+COPY_RATES_PPS = (3011, 1511, 751, 379, 191)
+FIRST_RATE_PPS, COPY_RATE_PPS = FIRST_RATES_PPS[0], COPY_RATES_PPS[0]
 # An OpenFlow controller id of ours: this base plus the generation (ovn-controller uses 0).
 CONTROLLER_ID_BASE = 0x5000
 

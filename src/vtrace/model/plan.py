@@ -17,13 +17,15 @@ COPY_BURST_PACKETS = 50
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
     """What one run of one agent holds on one bridge: its cookie generation, controller id and two meters.
 
-    The bursts are how many copies the meters let through at once.
+    The rates are how many copies a second the meters let through, the bursts how many at once.
     """
 
     generation: int
     controller_id: int
     first_meter: int
     copy_meter: int
+    first_rate_pps: int
+    copy_rate_pps: int
     first_burst: int = FIRST_BURST_PACKETS
     copy_burst: int = COPY_BURST_PACKETS
 

@@ -6,17 +6,18 @@ import pytest
 from builders import installed
 
 from vtrace.agent.claims import (
-    COPY_RATE_PPS,
-    FIRST_RATE_PPS,
     Claims,
     is_our_meter,
     meters_in_use,
 )
 from vtrace.color import registry
-from vtrace.color.registry import Role, cookie
+from vtrace.color.registry import COPY_RATE_PPS, FIRST_RATE_PPS, Role, cookie
 from vtrace.errors import CannotWorkError
 from vtrace.model.openflow import FlowEntry, InstalledEntry, MeterStat
 from vtrace.ovs.named_ids import NamedIds
+
+# As docs/pipeline.md says.
+MOST_COPIES_PPS = 10_600
 
 
 class Bridge:
@@ -166,10 +167,10 @@ async def test_the_claim_entry_can_match_no_packet_of_table_0() -> None:
     assert (entry.table, "reg10=0xffffffff" in entry.match.split(",")) == (0, True)
 
 
-async def test_all_bursts_together_stay_below_the_bound() -> None:
-    # facts-ovs-ovn.md: the sum of our meters' bursts is at most about 200, since the queue is shared.
+async def test_all_runs_together_stay_below_the_bounds() -> None:
+    # The packet-in queue of 1,024 is shared: all bursts are at most about 200. And no more tasks have a color.
     bridge = Bridge()
-    for number in range(12):
+    for number in range(len(registry.POOL_2)):
         claims = await claimed(bridge, 7)
         assert claims.claim is not None
         kept = cookie(Role.MATCH, claims.claim.generation)
@@ -177,6 +178,9 @@ async def test_all_bursts_together_stay_below_the_bound() -> None:
         actions = ",".join(f"controller(id=1,meter_id={meter})" for meter in meters)
         bridge.entry_table[(65, number, "")] = installed(f" actions={actions}", cookie=kept)
     assert sum(m.burst_packets for m in await bridge.meters()) <= 250
+    assert sum(m.rate_pps for m in await bridge.meters()) <= MOST_COPIES_PPS
+    assert all(is_our_meter(m, 200_000) for m in await bridge.meters())
+    assert min(m.rate_pps for m in await bridge.meters()) > 0
 
 
 @pytest.mark.parametrize("max_meter", [0, 1])

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import pytest
-from builders import HV1, HV2, WEB, Recorder
+from builders import CLAIM, HV1, HV2, WEB, Recorder
 from msgspec.structs import replace
 
-from vtrace.analyzer.pulses import BEYOND, COPIES, ENOUGH_WHOLE, PULSE_S, REST_S, SHARE, Bursts, Pulses, cuts_of_counted
-from vtrace.color.registry import COPY_RATE_PPS
+from vtrace.analyzer.pulses import (
+    BEYOND,
+    COPIES,
+    ENOUGH_WHOLE,
+    PULSE_S,
+    REST_S,
+    SHARE,
+    Allowed,
+    Pulses,
+    cuts_of_counted,
+)
 from vtrace.model.record import LogRecord, Point
 from vtrace.model.record_schema import to_table
 from vtrace.reconstruct.whole import reconstruct
 
-BURSTS = Bursts(first=25, copies=50)
-AT_ONCE = int(BURSTS.copies * SHARE // COPIES)
+ALLOWED = Allowed(first=25, copies=50, first_pps=1000, copies_pps=3000)
+AT_ONCE = int(ALLOWED.copies * SHARE // COPIES)
 
 
 def first(log: Recorder, number: int, at_s: float, pair: int = 0) -> LogRecord:
@@ -27,15 +36,15 @@ def send(pulses: Pulses, count: int, rate_pps: float, *, since_s: float = 100.0,
     return [pulses.take(first(log, number, at_s, pair), at_s) for number, at_s in enumerate(times)]
 
 
-def started(*bursts: Bursts) -> Pulses:
+def started(**changed: int) -> Pulses:
     pulses = Pulses()
-    pulses.start(bursts or (BURSTS,))
+    pulses.start(replace(ALLOWED, **changed))
     return pulses
 
 
 def test_all_packets_of_a_slow_pair_count() -> None:
     pulses = started()
-    assert all(send(pulses, 300, COPY_RATE_PPS * SHARE / COPIES))
+    assert all(send(pulses, 300, ALLOWED.copies_pps * SHARE / COPIES))
     assert not pulses.must_rest(0)
     assert pulses.beyond == 0
 
@@ -48,12 +57,14 @@ def test_of_a_fast_pair_the_first_few_count() -> None:
 
 
 def test_the_meters_with_least_room_decide() -> None:
-    found = send(started(BURSTS, Bursts(first=2, copies=50)), 20, 10_000)
+    least = Allowed.by([CLAIM, replace(CLAIM, first_burst=2, copy_rate_pps=100)])
+    assert least == Allowed(first=2, copies=CLAIM.copy_burst, first_pps=CLAIM.first_rate_pps, copies_pps=100)
+    found = send(started(first=2), 20, 10_000)
     assert sum(found) == 1, "of two at once three quarters are counted on"
 
 
 def test_one_packet_counts_where_the_meters_hold_less_than_its_copies() -> None:
-    found = send(started(Bursts(first=25, copies=2)), 20, 10_000)
+    found = send(started(copies=2), 20, 10_000)
     assert found == [True] + [False] * 19
 
 
@@ -61,7 +72,7 @@ def test_where_packets_make_fewer_copies_more_of_them_count() -> None:
     pulses, log = started(), Recorder()
     log.switched(1)
     pulses.learn(0, [log.records])
-    assert sum(send(pulses, 200, 1e6)) == BURSTS.first * SHARE // 1, "two copies each: the first meter decides"
+    assert sum(send(pulses, 200, 1e6)) == ALLOWED.first * SHARE // 1, "two copies each: the first meter decides"
 
 
 def test_a_fast_pair_rests_until_nothing_came_for_a_while() -> None:

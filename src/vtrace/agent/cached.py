@@ -10,7 +10,7 @@ import msgspec
 from vtrace.collect.link import SiteQuestion
 from vtrace.model.openflow import DatapathFlow
 from vtrace.ovs import datapath
-from vtrace.ovs.flowtext import masked
+from vtrace.ovs.flowtext import is_decimal, masked
 
 _MAX_PASSES = 16
 # A load balancer's connections part in their later passes.
@@ -106,7 +106,7 @@ def _continues(flow: DatapathFlow, question: SiteQuestion) -> bool:
     dst = tuple_.get("dst", "").partition("/")[0]
     port = (tuple_.get("tp_dst") or tuple_.get("dst_port", "")).partition("/")[0]
     sent = {destination for _, destination in question.ports}
-    return any(dst == seen for _, seen in question.seen) and port.isdecimal() and int(port) in sent
+    return any(dst == seen for _, seen in question.seen) and is_decimal(port) and int(port) in sent
 
 
 def _is_entry(flow: DatapathFlow, tos: int) -> bool:

@@ -13,6 +13,8 @@ from vtrace.model.plan import Hook
 from vtrace.model.record import LogRecord, Point, StreamEnd
 
 # ICMPv6 types of router and neighbor discovery (RFC 4861).
+# What a record has room for; only STT has longer ones, and OVN uses none of them.
+_MOST_TUNNEL_ID = (1 << 63) - 1
 _NEIGHBOR_DISCOVERY = (133, 134, 135, 136, 137)
 
 
@@ -47,7 +49,7 @@ class RecordLogger:
         if hook.role == Role.NEIGHBOR:
             return self._neighbor(hook, message, mono_ns)
         headers = decode(message.packet)
-        if headers is None:
+        if headers is None or message.tunnel_id > _MOST_TUNNEL_ID:
             self.lost += 1
             return None
         if headers.proto == PROTO_ICMP6 and headers.sport in _NEIGHBOR_DISCOVERY and not _is_asked_for(headers, hook):

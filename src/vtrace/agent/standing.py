@@ -9,6 +9,7 @@ import anyio
 from vtrace.collect.link import Standing
 from vtrace.errors import CannotWorkError, ProtocolError
 from vtrace.model.inspection import CtZone
+from vtrace.ovs.flowtext import is_decimal
 from vtrace.ovs.ofctl import OfCtl
 from vtrace.ovs.unixctl import UnixctlError, call, ctl_path
 
@@ -40,7 +41,7 @@ def parse_limits(text: str) -> tuple[CtZone, ...]:
     return tuple(
         CtZone(zone=int(w["zone"]), limit=int(w["limit"]), count=int(w["count"]))
         for w in words
-        if all(w.get(name, "").isdecimal() for name in ("zone", "limit", "count"))
+        if all(is_decimal(w.get(name, "")) for name in ("zone", "limit", "count"))
     )
 
 

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from msgspec.structs import replace
 
 from vtrace.color import registry
+from vtrace.errors import ProtocolError
 from vtrace.model.openflow import InstalledEntry, OfPort
 from vtrace.model.plan import LocalVif
+from vtrace.ovs.flowtext import is_decimal, number
 
 
 def local_vifs(table_0: Sequence[InstalledEntry]) -> tuple[LocalVif, ...]:
@@ -21,14 +23,14 @@ def local_vifs(table_0: Sequence[InstalledEntry]) -> tuple[LocalVif, ...]:
         match = dict(term.partition("=")[::2] for term in entry.match.split(","))
         loads = dict(_load(action) for action in entry.actions.split(",") if "->" in action)
         in_port, datapath, key = (match.get("in_port", ""), loads.get("metadata", ""), loads.get("reg14", ""))
-        if in_port.isdecimal() and _is_number(datapath) and _is_number(key) and not _is_ours(entry):
+        if is_decimal(in_port) and _is_number(datapath) and _is_number(key) and not _is_ours(entry):
             vlan = match.get("dl_vlan", "0")
             found.append(
                 LocalVif(
                     ofport=OfPort(int(in_port)),
-                    datapath=int(datapath, 0),
-                    key=int(key, 0),
-                    vlan=int(vlan, 0) if _is_number(vlan) else 0,
+                    datapath=number(datapath),
+                    key=number(key),
+                    vlan=number(vlan) if _is_number(vlan) else 0,
                 )
             )
     tagged = {vif.ofport for vif in found if vif.vlan}
@@ -50,8 +52,8 @@ def _is_ours(entry: InstalledEntry) -> bool:
 
 def _is_number(text: str) -> bool:
     try:
-        int(text, 0)
-    except ValueError:
+        number(text)
+    except ProtocolError:
         # A masked load ("0x1/0xff") is none of OVN's.
         return False
     return True

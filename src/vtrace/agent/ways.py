@@ -12,12 +12,13 @@ from vtrace.errors import VTraceError
 from vtrace.model.openflow import DatapathFlow, Trace
 from vtrace.ovs import datapath
 from vtrace.ovs import trace as ovs_trace
+from vtrace.ovs.flowtext import is_decimal
 from vtrace.ovs.unixctl import call
 
 _TUNNEL_SOURCE = re.compile(r"\btun(?:_ipv6)?_src=([^,]+)")
 _NEIGHBOR = re.compile(r"^(\S+)\s+((?:[0-9a-f]{2}:){5}[0-9a-f]{2})\s+(\S+)\s*$", re.MULTILINE)
-_PORT = re.compile(r"^\s+port (\d+): (\S+)", re.MULTILINE)
-_PUSHED = re.compile(r"\btnl_push\(tnl_port\(\d+\),header\(size=(\d+),")
+_PORT = re.compile(r"^\s+port ([0-9]{1,20}): (\S+)", re.MULTILINE)
+_PUSHED = re.compile(r"\btnl_push\(tnl_port\(\d+\),header\(size=([0-9]{1,5}),")
 
 
 def port_names(text: str, kind: str) -> dict[str, str]:
@@ -87,4 +88,4 @@ def _final_ports(actions: str) -> tuple[str, ...]:
     flow = DatapathFlow(
         ufid="", key="", actions=actions, packets=0, recirc_id=0, in_port="", tos=0, tos_mask=0, ct_state=()
     )
-    return tuple(port for port in datapath.outputs(flow) if port.isdecimal())
+    return tuple(port for port in datapath.outputs(flow) if is_decimal(port))

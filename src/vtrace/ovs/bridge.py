@@ -72,8 +72,10 @@ async def read_bridge(rundir: str, bridge: str = "br-int", *, timeout_s: float =
         named = next((row for row in bridges if row["name"] == bridge), None)
         if named is not None:
             behind = _behind_patches(bridges, ports, interfaces)
-            return _facts(root[0], named, ports, interfaces, behind, _limits(ports, qos))
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+            facts = _facts(root[0], named, ports, interfaces, behind, _limits(ports, qos))
+            msgspec.convert(msgspec.to_builtins(facts), BridgeFacts)
+            return facts
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, RecursionError) as error:
         raise ProtocolError("can't read what ovsdb-server answered", where=path, why=repr(error)) from error
     raise CannotWorkError(
         f"there is no bridge {bridge}",

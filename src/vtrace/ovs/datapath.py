@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 
 from vtrace.errors import ProtocolError
 from vtrace.model.openflow import DatapathFlow
-from vtrace.ovs.flowtext import masked, match_fields, number, split_top
+from vtrace.ovs.flowtext import masked, match_fields, number, seconds, split_top
 from vtrace.ovs.unixctl import call
 
 _DSCP_MASK = 0xFC
@@ -106,7 +106,7 @@ def parse_flow(line: str) -> DatapathFlow:
         tos_mask=tos_mask,
         ct_state=set_flags,
         ct_state_unset=unset_flags,
-        unused_s=None if values["used"] == "never" else float(values["used"].removesuffix("s")),
+        unused_s=None if values["used"] == "never" else seconds(values["used"]),
     )
 
 

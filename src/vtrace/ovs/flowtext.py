@@ -5,12 +5,18 @@ Every splitter here knows brackets, so that `in_port=12` is one word and `learn(
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from vtrace.errors import ProtocolError
 from vtrace.model.openflow import Cookie, InstalledEntry, TableId
 
 DEFAULT_PRIORITY = 32768
+# Open vSwitch nests actions as deep as it translates (MAX_DEPTH of ofproto-dpif-xlate.c: 64), a copy of ours has three.
+MOST_BRACKETS = 200
+# 128 bits in decimal are 39 digits.
+_MOST_DIGITS = 40
+_MOST_DECIMALS = 20
 _OPEN = "([{"
 _CLOSE = ")]}"
 
@@ -24,13 +30,15 @@ def split_top(text: str, separator: str = ",") -> Iterator[str]:
     """Splits at separators that are outside all brackets; parts are stripped, empty ones left out.
 
     Raises:
-        ProtocolError: brackets that do not balance.
+        ProtocolError: brackets that do not balance, or that are deeper than `MOST_BRACKETS`.
     """
     depth = 0
     start = 0
     for index, char in enumerate(text):
         if char in _OPEN:
             depth += 1
+            if depth > MOST_BRACKETS:
+                raise ProtocolError("brackets are too deep", why=text[:200])
         elif char in _CLOSE:
             depth -= 1
             if depth < 0:
@@ -50,9 +58,27 @@ def split_top(text: str, separator: str = ",") -> Iterator[str]:
 def number(text: str) -> int:
     """A number as OVS prints it (decimal or 0x…). Raises ProtocolError."""
     try:
-        return int(text, 16) if text[:2] in ("0x", "0X") else int(text, 10)
+        if len(text) <= _MOST_DIGITS:
+            return int(text, 16) if text[:2] in ("0x", "0X") else int(text, 10)
     except ValueError:
-        raise ProtocolError("not a number", why=repr(text[:80])) from None
+        pass
+    raise ProtocolError("not a number", why=repr(text[:80]))
+
+
+def is_decimal(text: str) -> bool:
+    """Whether it is a plain number of up to 64 bits, as OVS prints it: Python takes other digits, too, and any many."""
+    return text.isascii() and text.isdecimal() and len(text) <= _MOST_DECIMALS
+
+
+def seconds(text: str) -> float:
+    """A time as OVS prints it (`1.5s`). Raises ProtocolError."""
+    try:
+        value = float(text.removesuffix("s"))
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise ProtocolError("not a time", why=repr(text[:80]))
+    return value
 
 
 def masked(text: str, width_bits: int) -> tuple[int, int]:
@@ -79,7 +105,7 @@ def table_of(line: str) -> int:
     """The table of an entry's line; 0 where it names none."""
     head = line.partition("actions=")[0]
     words = (word.strip() for word in head.split(","))
-    return next((int(word[6:]) for word in words if word.startswith("table=") and word[6:].isdecimal()), 0)
+    return next((int(word[6:]) for word in words if word.startswith("table=") and is_decimal(word[6:])), 0)
 
 
 def parse_entry(line: str) -> InstalledEntry:
@@ -100,10 +126,6 @@ def parse_entry(line: str) -> InstalledEntry:
             values[name] = value
         elif word not in _FLAGS:
             match.append(word)
-    try:
-        duration_s = float(values.get("duration", "0s").removesuffix("s"))
-    except ValueError:
-        raise ProtocolError("a flow's duration is no number", why=line[:200]) from None
     return InstalledEntry(
         table=TableId(number(values.get("table", "0"))),
         priority=number(values.get("priority", str(DEFAULT_PRIORITY))),
@@ -112,7 +134,7 @@ def parse_entry(line: str) -> InstalledEntry:
         actions=actions,
         n_packets=number(values.get("n_packets", "0")),
         n_bytes=number(values.get("n_bytes", "0")),
-        duration_s=duration_s,
+        duration_s=seconds(values.get("duration", "0s")),
         hard_timeout_s=number(values.get("hard_timeout", "0")),
     )
 

@@ -11,12 +11,13 @@ import os
 import re
 
 from vtrace.errors import CannotWorkError
+from vtrace.ovs.flowtext import is_decimal
 from vtrace.ovs.program import run_program
 from vtrace.ovs.unixctl import call
 
 READ_TIMEOUT_S = 3
-_SOCKET = re.compile(r"^p_(?:raw|dgr)\s.*?\s\S+:(\S+)\s.*skmem:\([^)]*\bd(\d+)\)", re.MULTILINE)
-_LOOKUPS = re.compile(r"^\s*lookups: hit:\d+ missed:\d+ lost:(\d+)", re.MULTILINE)
+_SOCKET = re.compile(r"^p_(?:raw|dgr)\s.*?\s\S+:(\S+)\s.*skmem:\([^)]*\bd([0-9]{1,20})\)", re.MULTILINE)
+_LOOKUPS = re.compile(r"^\s*lookups: hit:\d+ missed:\d+ lost:([0-9]{1,20})\b", re.MULTILINE)
 
 
 async def socket_drops(rundir: str) -> dict[str, int]:
@@ -63,8 +64,8 @@ def parse_sockets(text: str) -> dict[str, int]:
 
 def parse_received(text: str) -> dict[str, int]:
     """Reads /proc/net/dev (proc(5)): the packets received."""
-    rows = [line.partition(":") for line in text.splitlines() if ":" in line]
-    return {name.strip(): int(values.split()[1]) for name, _, values in rows}
+    rows = [(line.partition(":")[0].strip(), line.partition(":")[2].split()) for line in text.splitlines()]
+    return {name: int(values[1]) for name, values in rows if len(values) > 1 and is_decimal(values[1])}
 
 
 def _process(rundir: str) -> int:

@@ -6,8 +6,8 @@ import re
 
 from vtrace.ovs.unixctl import UnixctlError, call
 
-_COUNTER = re.compile(r"^\s*(v[46]) frags (too small|overlapped|expired|purged): (\d+)", re.MULTILINE)
-_SHORTEST = re.compile(r"^\s*min (v[46]) frag size: (\d+)", re.MULTILINE)
+_COUNTER = re.compile(r"^\s*(v[46]) frags (too small|overlapped|expired|purged): ([0-9]{1,20})\b", re.MULTILINE)
+_SHORTEST = re.compile(r"^\s*min (v[46]) frag size: ([0-9]{1,20})\b", re.MULTILINE)
 _WORDS = {"too small": "too short"}
 
 

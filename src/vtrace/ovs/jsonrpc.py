@@ -76,3 +76,5 @@ def _decoded(received: bytearray) -> Reply | None:
         return msgspec.json.decode(received, type=Reply)
     except msgspec.DecodeError:
         return None
+    except (RecursionError, UnicodeDecodeError) as error:
+        raise ProtocolError("the daemon's answer can't be read", why=str(error)) from None

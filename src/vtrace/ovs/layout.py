@@ -26,7 +26,7 @@ from vtrace.color.registry import is_our_entry
 from vtrace.errors import BridgeNotUnderstoodError
 from vtrace.model.openflow import BridgeLayout, Cookie, GuardBits, InstalledEntry, TableId
 from vtrace.ovs.bridge import BridgeFacts
-from vtrace.ovs.flowtext import is_entry, match_fields, number, parse_entry, split_top, table_of
+from vtrace.ovs.flowtext import is_decimal, is_entry, match_fields, number, parse_entry, split_top, table_of
 from vtrace.ovs.guard_bits import OVN_FLAGS, free_pair, mentions, used_bits
 from vtrace.ovs.named_ids import NamedIds
 from vtrace.ovs.ofctl import OfCtl
@@ -165,7 +165,7 @@ class _Evidence:
         targets: dict[int, int | None] = {}
         for entry in self.tables[0]:
             fields = match_fields(entry.match)
-            if set(fields) == {"in_port"} and fields["in_port"].isdigit():
+            if set(fields) == {"in_port"} and is_decimal(fields["in_port"]):
                 targets[int(fields["in_port"])] = _last_target(entry.actions)
         if tunnel_ofports and not targets.keys() & set(tunnel_ofports):
             raise _unsure(f"table 0 has no entry for any tunnel port ({', '.join(map(str, tunnel_ofports))})")
@@ -205,7 +205,7 @@ class _Evidence:
         for entry in self.tables[0]:
             in_port = match_fields(entry.match).get("in_port", "")
             target = _last_target(entry.actions)
-            if not in_port or target is None or (in_port.isdigit() and int(in_port) in ports):
+            if not in_port or target is None or (is_decimal(in_port) and int(in_port) in ports):
                 continue
             if _sets(entry.actions, "metadata") and _sets(entry.actions, "reg14"):
                 # 25.03 may look up a conntrack zone first: a table that only goes on.
@@ -312,4 +312,4 @@ def _outputs(actions: str) -> set[int]:
     """Port numbers of the outputs at the top level."""
     words: Iterable[str] = split_top(actions)
     ports = (word.removeprefix("output:") for word in words if word.startswith("output:"))
-    return {int(port) for port in ports if port.isdigit()}
+    return {int(port) for port in ports if is_decimal(port)}

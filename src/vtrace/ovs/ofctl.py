@@ -17,6 +17,8 @@ from vtrace.ovs.program import Finished, run_program
 from vtrace.ovs.sockets import unreachable
 
 OPENFLOW_VERSION = "OpenFlow13"
+# 255 stands for all tables (OFPTT_ALL).
+_TABLES = 255
 
 
 class SwitchRefusedError(CannotWorkError):
@@ -198,6 +200,8 @@ def parse_table_counts(text: str) -> dict[int, int]:
         if words and words[0] in ("table", "tables") and len(words) > 1 and line.lstrip().startswith("table"):
             first, _, final = words[1].rstrip(":").partition("...")
             tables = range(number(first), number(final or first) + 1)
+            if tables.stop > _TABLES:
+                raise ProtocolError("a bridge says that it has more tables than there can be", why=line[:200])
             counts.update(dict.fromkeys(tables, last))
         elif words and words[0].startswith("active=") and tables is not None:
             last = number(words[0].removeprefix("active="))

@@ -11,7 +11,7 @@ import msgspec
 
 from vtrace.errors import BridgeNotUnderstoodError, ProtocolError
 from vtrace.model.plain import LOCAL_PORT
-from vtrace.ovs.flowtext import number, split_top
+from vtrace.ovs.flowtext import is_decimal, number, split_top
 
 # Actions that change the packet or its metadata and neither output it nor look it up again.
 _QUIET = frozenset(
@@ -26,6 +26,9 @@ _QUIET = frozenset(
     )
 )  # fmt: skip
 
+# Open vSwitch goes no deeper (MAX_DEPTH of ofproto-dpif-xlate.c).
+_MOST_NESTED_GROUPS = 64
+
 
 class Reach(msgspec.Struct):
     """What an action list may do.
@@ -36,6 +39,7 @@ class Reach(msgspec.Struct):
         normal: NORMAL; spread: why it may go to several ports, or to one that can't be told.
         controller: it sends packets to a controller.
         tables: where it looks them up again at once; ct_tables: after conntrack.
+        groups: that it goes through.
     """
 
     ports: set[int] = msgspec.field(default_factory=set)
@@ -45,6 +49,7 @@ class Reach(msgspec.Struct):
     controller: bool = False
     tables: set[int] = msgspec.field(default_factory=set)
     ct_tables: set[int] = msgspec.field(default_factory=set)
+    groups: set[int] = msgspec.field(default_factory=set)
 
     @property
     def outputs(self) -> bool:
@@ -127,7 +132,7 @@ def _output(name: str, argument: str, reach: Reach) -> bool:
 
 
 def _port(text: str, reach: Reach) -> None:
-    if text.isdecimal():
+    if is_decimal(text):
         reach.ports.add(int(text))
     elif text == "LOCAL":
         reach.ports.add(LOCAL_PORT)
@@ -170,8 +175,14 @@ def _group(
 ) -> None:
     if group in seen:
         raise not_understood(where, f"group {group} leads to itself")
+    if group in reach.groups:
+        # Once is enough: groups that lead to the same ones from every bucket would be gone through without end.
+        return
+    if len(seen) >= _MOST_NESTED_GROUPS:
+        raise not_understood(where, "its groups lead to too many others")
     for bucket in groups.get(group, ()):
         _walk(bucket, table, groups, reach, (*seen, group), where)
+    reach.groups.add(group)
 
 
 def learned_tables(actions: str) -> Iterable[tuple[int, bool]]:

@@ -68,19 +68,20 @@ _WIDE: dict[int, tuple[int, int]] = {
 }
 
 
-def decode_packet_in(body: bytes, offset: int = 8) -> PacketIn:
+def decode_packet_in(body: bytes, offset: int = 8, *, most_bytes: int = 0xFFFF) -> PacketIn:
     """Decodes the properties of an NXT_PACKET_IN2.
 
     Args:
         body: the message after its OpenFlow header.
         offset: where the properties begin (8: after vendor and subtype).
+        most_bytes: to keep of the packet, and of the userdata; `length_bytes` is what it was.
 
     Raises:
         ProtocolError: a malformed message, or one without a packet.
     """
     packet: bytes | None = None
     userdata = b""
-    full_length = table = cookie = 0
+    full_length = sent = table = cookie = 0
     fields: dict[str, int | str] = {}
     registers: dict[int, int] = {}
     end = len(body)
@@ -92,7 +93,8 @@ def decode_packet_in(body: bytes, offset: int = 8) -> PacketIn:
         if length < 4 or stop > end:
             raise _malformed(f"property {kind} has length {length}")
         if kind == NXPINT_PACKET:
-            packet = body[offset + 4 : stop]
+            packet = body[offset + 4 : min(stop, offset + 4 + most_bytes)]
+            sent = length - 4
         elif kind == NXPINT_METADATA:
             _decode_oxm(body, offset + 4, stop, fields, registers)
         elif kind == NXPINT_COOKIE:
@@ -101,7 +103,7 @@ def decode_packet_in(body: bytes, offset: int = 8) -> PacketIn:
         elif kind == NXPINT_TABLE_ID:
             table = _integer(body, offset + 4, stop, 1)
         elif kind == NXPINT_USERDATA:
-            userdata = body[offset + 4 : stop]
+            userdata = body[offset + 4 : min(stop, offset + 4 + most_bytes)]
         elif kind == NXPINT_FULL_LEN:
             full_length = _integer(body, offset + 4, stop, 4)
         offset = stop + (-length & 7)
@@ -111,7 +113,7 @@ def decode_packet_in(body: bytes, offset: int = 8) -> PacketIn:
         cookie=Cookie(cookie),
         table=TableId(table),
         packet=packet,
-        length_bytes=full_length or len(packet),
+        length_bytes=full_length or sent,
         userdata=userdata,
         registers=registers,
         **fields,  # type: ignore[arg-type]

@@ -14,7 +14,7 @@ from vtrace.errors import BridgeNotUnderstoodError, RefusedError
 from vtrace.match.mirror import MAX_MAC_AGE_S
 from vtrace.model.openflow import GuardBits, InstalledEntry, TableId
 from vtrace.model.plain import LearnedMac, MirroredEntry, OutputTable, PlainLayout, RegisterField
-from vtrace.ovs.flowtext import match_fields, split_top
+from vtrace.ovs.flowtext import is_decimal, match_fields, split_top
 from vtrace.ovs.guard_bits import mentions
 from vtrace.ovs.ofctl import OfCtl
 from vtrace.ovs.outputs import Reach, learned_tables, not_understood, reach_of
@@ -65,8 +65,8 @@ def parse_fdb(text: str) -> tuple[LearnedMac, ...]:
     found = []
     for line in text.splitlines():
         words = line.split()
-        if len(words) == 4 and words[0].isdecimal() and words[1].isdecimal():
-            age = int(words[3]) if words[3].isdecimal() else 0
+        if len(words) == 4 and is_decimal(words[0]) and is_decimal(words[1]):
+            age = int(words[3]) if is_decimal(words[3]) else 0
             found.append(LearnedMac(port=int(words[0]), vlan=int(words[1]), mac=words[2].lower(), age_s=age))
     return tuple(found)
 
@@ -222,7 +222,7 @@ def _register_field(text: str) -> RegisterField | None:
     """The bits that `NXM_NX_REG0[0..15]` names; None for a field that is no register."""
     name, _, bits = text.partition("[")
     digits = name.removeprefix("NXM_NX_REG")
-    if not digits.isdecimal():
+    if not is_decimal(digits):
         return None
     lsb, width = subfield(bits.removesuffix("]"), 32)
     return RegisterField(register=int(digits), lsb=lsb, width=width)

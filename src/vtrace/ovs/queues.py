@@ -6,7 +6,6 @@ Read where ovs-vswitchd lives: its network namespace may not be ours.
 from __future__ import annotations
 
 import os
-from typing import Any
 
 import msgspec
 
@@ -40,16 +39,24 @@ def _namespace(rundir: str) -> str:
         return f"/proc/{int(file.read(64))}/ns/net"
 
 
+class _Row(msgspec.Struct):
+    """What is read of a queue in the JSON of tc."""
+
+    dev: str = ""
+    kind: str = ""
+    root: bool = False
+    drops: int = 0
+    packets: int = 0
+
+
 def parse_queues(text: str) -> dict[str, DeviceQueue]:
     """Reads the JSON of `tc -s -j qdisc show`: of each device its root, which counts for those below it, too."""
     try:
-        rows = msgspec.json.decode(text.encode(), type=list[dict[str, Any]])
-    except msgspec.DecodeError:
+        rows = msgspec.json.decode(text.encode(), type=list[_Row])
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
         return {}
     return {
-        str(row["dev"]): DeviceQueue(
-            kind=str(row.get("kind", "")), dropped=int(row.get("drops", 0)), packets=int(row.get("packets", 0))
-        )
+        row.dev: DeviceQueue(kind=row.kind, dropped=row.drops, packets=row.packets)
         for row in rows
-        if row.get("root") and "dev" in row
+        if row.root and row.dev
     }

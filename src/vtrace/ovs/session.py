@@ -9,11 +9,16 @@ from typing import Literal, TypeAlias
 import msgspec
 
 from vtrace.errors import CannotWorkError, ProtocolError, VTraceError
+from vtrace.log.packet import COPY_BYTES
 from vtrace.model.openflow import Cookie, PacketIn, TableId
 from vtrace.ovs import openflow13 as of
 from vtrace.ovs.packet_in import decode_packet_in
 
-QUEUE_MAX_PACKET_INS = 65536  # about 30 MB of small packets
+QUEUE_MAX_PACKET_INS = 65536  # about 30 MB, since of each packet no more is kept than is read
+# Of removals and the like, which are never dropped: a bridge that sends so many more than are read is not well.
+QUEUE_MAX_EVENTS = 2 * QUEUE_MAX_PACKET_INS
+# What waits to be sent is answers to echo requests: a peer that sends those and reads nothing is not well either.
+UNSENT_MAX_BYTES = 1 << 20
 RemovalReason: TypeAlias = Literal[
     "idle_timeout", "hard_timeout", "delete", "group_delete", "meter_delete", "eviction", "modified", "unknown"
 ]
@@ -146,6 +151,8 @@ class Session(asyncio.Protocol):
         return taken
 
     def _put(self, event: Event) -> None:
+        if len(self.queue) >= QUEUE_MAX_EVENTS:
+            raise ProtocolError("the bridge sends more events than can be read", why=f"{len(self.queue)} wait")
         self.queue.append(event)
         self.ready.set()
 
@@ -157,7 +164,7 @@ class Session(asyncio.Protocol):
         elif kind == of.OFPT_EXPERIMENTER:
             self._experimenter(message.body)
         elif kind == of.OFPT_ECHO_REQUEST:
-            self.send(of.echo_reply(message))
+            self._echo(message)
         elif kind == of.OFPT_MULTIPART_REPLY:
             if (waiting := self.replies.get(message.xid)) is not None:
                 waiting.append(message.body)
@@ -171,13 +178,18 @@ class Session(asyncio.Protocol):
         elif kind == of.OFPT_ERROR:
             self._error(message)
 
+    def _echo(self, message: of.Message) -> None:
+        if self._transport is not None and self._transport.get_write_buffer_size() > UNSENT_MAX_BYTES:
+            raise ProtocolError("the bridge reads nothing of what is sent to it", why=f"{UNSENT_MAX_BYTES} bytes wait")
+        self.send(of.echo_reply(message))
+
     def _experimenter(self, body: bytes) -> None:
         vendor, subtype = of.experimenter(body)
         if (vendor, subtype) == (of.NX_VENDOR_ID, of.NXT_PACKET_IN2):
             if len(self.queue) >= QUEUE_MAX_PACKET_INS:
                 self.dropped += 1
             else:
-                self._put(decode_packet_in(body))
+                self._put(decode_packet_in(body, most_bytes=COPY_BYTES))
         elif vendor == of.ONF_VENDOR_ID and subtype == of.ONFT_FLOW_MONITOR_PAUSED:
             self._put(MonitorPaused())
         elif vendor == of.ONF_VENDOR_ID and subtype == of.ONFT_FLOW_MONITOR_RESUMED:

@@ -19,7 +19,7 @@ import msgspec
 
 from vtrace.errors import ProtocolError
 from vtrace.model.openflow import Cookie, Trace, TraceStep
-from vtrace.ovs.flowtext import match_fields, number, split_top
+from vtrace.ovs.flowtext import is_decimal, match_fields, number, split_top
 from vtrace.ovs.trace_state import Registers, apply_action, apply_detail
 from vtrace.ovs.unixctl import call
 
@@ -224,7 +224,7 @@ class _Reader:
             self._bridge(children, text.removeprefix('bridge("').removesuffix('")'))
         elif (look_up := _look_up(text)) is not None:
             self._table(children, *look_up)
-        elif text.startswith("bucket ") and text.removeprefix("bucket ").isdigit():
+        elif text.startswith("bucket ") and is_decimal(text.removeprefix("bucket ")):
             self._end_clones()
             self._push(children, _Draft(children // 2, self._bridge_name(), -1, text, -1, 0, self._registers, []))
         elif text == "thaw":
@@ -302,7 +302,7 @@ class _Reader:
 def _look_up(text: str) -> tuple[int, str, int, int] | None:
     """(table, match, priority, cookie) of a line such as `33. metadata=0x1, priority 50, cookie 0x6be17ad8`."""
     table, dot, rest = text.partition(". ")
-    if not dot or not table.isdigit():
+    if not dot or not is_decimal(table):
         return None
     if rest.startswith(("No match", "Packets are IP fragments")):
         return int(table), rest, -1, 0

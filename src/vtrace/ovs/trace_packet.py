@@ -12,7 +12,7 @@ from typing import TypedDict
 import msgspec
 
 from vtrace.errors import ProtocolError
-from vtrace.ovs.flowtext import match_fields, number
+from vtrace.ovs.flowtext import is_decimal, match_fields, number
 from vtrace.ovs.trace_state import subfield
 
 _PROTOCOLS = {"icmp": (4, 1), "icmp6": (6, 58), "tcp": (4, 6), "tcp6": (6, 6), "udp": (4, 17), "udp6": (6, 17)}
@@ -21,6 +21,7 @@ _CT_STATES = ("new", "est", "rel", "rpl", "inv", "trk", "snat", "dnat")
 _RENAMED = {"eth_src": "dl_src", "eth_dst": "dl_dst", "ip_src": "nw_src", "ip_dst": "nw_dst", "ip_ttl": "nw_ttl"}
 _RENAMED |= {f"{proto}_{end}": f"tp_{end}" for proto in ("tcp", "udp") for end in ("src", "dst")}
 _REGISTER_BITS = 32
+_REGISTERS = 16
 _HEADERS = {
     "NXM_OF_ETH_SRC": "dl_src",
     "NXM_OF_ETH_DST": "dl_dst",
@@ -84,7 +85,7 @@ def last_seen(text: str) -> LastSeen:
     address = ipaddress.IPv6Address if six else ipaddress.IPv4Address
     mac = fields.get("dl_dst")
     return {
-        "dst": str(address(dst)) if dst is not None else "",
+        "dst": str(address(dst)) if dst is not None and 0 <= dst >> address(0).max_prefixlen == 0 else "",
         "next_hop": str(address(hop)) if hop else "",
         "eth_dst": ":".join(f"{mac >> shift & 0xFF:02x}" for shift in range(40, -1, -8)) if mac is not None else "",
         "ct_zone": fields.get("reg13", 0) & 0xFFFF,
@@ -94,13 +95,13 @@ def last_seen(text: str) -> LastSeen:
 
 def _hit(words: str) -> tuple[int, int, int] | None:
     table, dot, rest = words.partition(". ")
-    if not dot or not table.isdigit():
+    if not dot or not is_decimal(table):
         return None
     if rest.startswith("No match"):
         return int(table), -1, 0
     body, _, cookie = rest.partition(", cookie ")
     _, found, priority = body.rpartition("priority ")
-    return (int(table), int(priority), number(cookie or "0")) if found and priority.isdigit() else None
+    return (int(table), int(priority), number(cookie or "0")) if found and is_decimal(priority) else None
 
 
 def _flow(text: str) -> dict[str, int]:
@@ -164,7 +165,10 @@ def _set(packet: dict[str, int], name: str, text: str) -> None:
 def _put(packet: dict[str, int], register: str, value: int, mask: int) -> None:
     """Puts bits into a register; the first of the 32-bit ones that make up a longer one holds its highest bits."""
     count = 4 if register.startswith("xx") else 2 if register.startswith("x") else 1
-    first = int(register.lstrip("x").removeprefix("reg") or 0) * count
+    own = register.lstrip("x").removeprefix("reg")
+    if not is_decimal(own) or int(own) * count >= _REGISTERS:
+        return
+    first = int(own) * count
     for number_ in range(count):
         shift = (count - 1 - number_) * _REGISTER_BITS
         own_mask = (mask >> shift) & 0xFFFFFFFF

@@ -9,6 +9,8 @@ import msgspec
 from vtrace.errors import ProtocolError
 from vtrace.ovs.flowtext import masked, number
 
+# The widest field there is: xxreg0 and the like.
+_WIDEST = 128
 _WIDTH = {"metadata": 64, "reg14": 32, "reg15": 32}
 # Names in `load:`, `move:` and "is now" lines (ovs-actions(7), "Field specifications").
 _NAMES = {"OXM_OF_METADATA": "metadata", "NXM_NX_REG14": "reg14", "NXM_NX_REG15": "reg15"}
@@ -74,6 +76,6 @@ def subfield(bits: str, full_width: int) -> tuple[int, int]:
     low_text, dots, high_text = bits.partition("..")
     low = number(low_text)
     high = number(high_text) if dots else low
-    if not 0 <= low <= high:
+    if not 0 <= low <= high < _WIDEST:
         raise ProtocolError("not a range of bits", why=f"[{bits[:40]}]")
     return low, high - low + 1

@@ -17,6 +17,8 @@ from vtrace.model.plain import PlainCloud, PlainEndpoint, PlainLink, PlainServer
 
 LINK_KINDS = ("tunnel", "patch", "wire")
 DEFAULT_RUNDIR = "/var/run/openvswitch"
+# Some ten thousand endpoints.
+MOST_BYTES = 8 << 20
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 
 
@@ -27,9 +29,13 @@ def read(path: str) -> PlainCloud:
         UsageError: it can't be read, or says something that makes no sense.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        with Path(path).open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
+        text = content.decode("utf-8")
+    except (OSError, ValueError) as error:
         raise UsageError("The inventory file can't be read", path, str(error), "Give --inventory FILE") from error
+    if len(content) > MOST_BYTES:
+        raise UsageError("The inventory file is too large", path, f"it has more than {MOST_BYTES:,} bytes", "")
     return parse(text, path)
 
 
@@ -37,7 +43,8 @@ def parse(text: str, path: str) -> PlainCloud:
     """Reads the file's text; see `read`."""
     try:
         root = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
+        # Numbers of thousands of digits, and brackets nested as deep, are none of TOML's own errors.
         raise UsageError("The inventory file is no TOML", path, str(error), "See docs/plain-ovs.md") from error
     table = _Table(path, "", root)
     servers = tuple(_server(found) for found in table.tables("server"))
@@ -163,8 +170,9 @@ def _check(cloud: PlainCloud) -> None:
     bridges = {(server.name, bridge) for server, bridge in cloud.bridges()}
     ends = [(f"link[{n}].ends[{m}]", end) for n, link in enumerate(cloud.links) for m, end in enumerate(link.ends)]
     places = [(f"endpoint[{n}]", e.at) for n, e in enumerate(cloud.endpoints)] + ends
+    servers = {server.name for server in cloud.servers}
     for key, at in places:
-        if at.server not in {server.name for server in cloud.servers}:
+        if at.server not in servers:
             raise wrong(path, f"{key}.server", f"there is no server {at.server!r}")
         if (at.server, at.bridge) not in bridges:
             raise wrong(path, f"{key}.bridge", f"the server {at.server!r} has no bridge {at.bridge!r}")
@@ -182,6 +190,8 @@ def _check(cloud: PlainCloud) -> None:
 
 
 def _twice(names: Sequence[object]) -> Iterator[tuple[int, object]]:
+    seen = set[object]()
     for number, name in enumerate(names):
-        if name in names[:number]:
+        if name in seen:
             yield number, name
+        seen.add(name)

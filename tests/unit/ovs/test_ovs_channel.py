@@ -18,6 +18,7 @@ from vtrace.model.openflow import PacketIn
 from vtrace.ovs import openflow13 as of
 from vtrace.ovs import unixctl
 from vtrace.ovs.channel import ConnectionLostError, EntriesRemoved, MonitorPaused, OpenFlowChannel
+from vtrace.ovs.session import QUEUE_MAX_EVENTS
 from vtrace.ovs.sockets import connectable
 
 pytestmark = pytest.mark.anyio
@@ -119,6 +120,44 @@ async def test_leaving_the_loop_loses_no_event(path: str) -> None:
         assert isinstance(await first(channel), PacketIn)
         assert await first(channel) == MonitorPaused()
         assert await first(channel) == MonitorPaused(resumed=True)
+
+
+async def test_a_peer_that_asks_and_reads_nothing_is_given_up(path: str) -> None:
+    """Its answers would wait in memory without end."""
+    echo = of.encode(of.OFPT_ECHO_REQUEST, 5, bytes(60_000))
+
+    async def asks(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(of.hello(1))
+        while True:
+            writer.write(echo)
+            await writer.drain()
+
+    async with peer(path, asks):
+        with pytest.raises(ProtocolError, match="reads nothing"):
+            async with OpenFlowChannel.open(path, ID):
+                pass
+
+
+async def test_events_that_nobody_can_read_end_the_connection(path: str) -> None:
+    """Removals are never dropped, so they may not be without end either."""
+    paused = of.encode(of.OFPT_EXPERIMENTER, 0, struct.pack("!II", of.ONF_VENDOR_ID, 1871))
+    many = paused * (QUEUE_MAX_EVENTS + 1)
+    async with peer(path, switch(many)), OpenFlowChannel.open(path, ID) as channel:
+        # Nothing is read while they come.
+        with anyio.fail_after(20):
+            while channel._session.failure is None:  # noqa: ASYNC110  # `ready` tells of each event
+                await anyio.sleep(0.01)
+        assert len(channel._session.queue) == QUEUE_MAX_EVENTS
+        assert "more events than can be read" in str(channel._session.failure)
+
+
+async def test_no_more_of_a_packet_is_kept_than_is_read(path: str) -> None:
+    body = struct.pack("!IIHH1500s", of.NX_VENDOR_ID, of.NXT_PACKET_IN2, 0, 1504, bytes(range(250)) * 6)
+    async with peer(path, switch(of.encode(of.OFPT_EXPERIMENTER, 0, body))), OpenFlowChannel.open(path, ID) as channel:
+        event = await first(channel)
+    assert isinstance(event, PacketIn)
+    assert event.packet == bytes(range(192))
+    assert event.length_bytes == 1500
 
 
 async def test_only_watched_cookies_are_told(path: str) -> None:

@@ -33,7 +33,7 @@ GROUPS = {5: ("output:3", "load:1->NXM_NX_REG0[],resubmit(,9)"), 6: ("group:6",)
         ("ct(commit,table=6,exec(load:0x1->NXM_NX_CT_MARK[]))", Reach(ct_tables={6})),
         ("clone(set_queue:1,output:2),resubmit(,9)", Reach(ports={2}, tables={9})),
         ("write_actions(output:2),goto_table:7", Reach(ports={2}, tables={7})),
-        ("group:5", Reach(ports={3}, tables={9})),
+        ("group:5", Reach(ports={3}, tables={9}, groups={5})),
         ("learn(table=8,NXM_OF_ETH_DST[]=NXM_OF_ETH_SRC[],output:NXM_OF_IN_PORT[]),output:4", Reach(ports={4})),
     ],
 )  # fmt: skip

@@ -8,6 +8,7 @@ from vtrace.model.inventory import Inventory
 from vtrace.model.openflow import TunnelPort
 from vtrace.ovn.databases import port_groups
 from vtrace.ovn.ovsdb import Database, as_tuple, uuid_ref
+from vtrace.ovn.understood import understood
 
 _REFERENCES = (
     ("Logical_Switch", "acls", "ACL"),
@@ -16,6 +17,7 @@ _REFERENCES = (
 )
 
 
+@understood
 async def dscp_users(nb: Database, inventory: Inventory) -> list[str]:
     """Rows of the task's switches and routers, and of port groups with ports of these switches, that use the DSCP."""
     found: list[str] = []

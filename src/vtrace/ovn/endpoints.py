@@ -14,6 +14,7 @@ from vtrace.errors import CannotWorkError, UsageError
 from vtrace.model.task import Alias, Endpoint, Pair
 from vtrace.ovn.databases import LSP_COLUMNS, OvnDatabases, vpc_name
 from vtrace.ovn.ovsdb import Row, as_tuple, map_of, uuid_ref
+from vtrace.ovn.understood import understood
 
 
 def addresses_of(port: Row) -> list[tuple[str, tuple[str, ...]]]:
@@ -48,6 +49,7 @@ class EndpointResolver:
         self._all_ports: list[Row] | None = None
         self._switch_of: dict[str, str] = {}
 
+    @understood
     async def resolve(self, text: str, ip_version: int) -> list[Endpoint]:
         """The endpoints a text names; an address that nothing here has is outside.
 
@@ -81,6 +83,7 @@ class EndpointResolver:
             return [Endpoint(name=text, port="", address=wanted, addresses=(wanted,), vpc=vpc)]
         return self._one_vpc(text, found, single=single)
 
+    @understood
     async def elsewhere(self, pair: Pair) -> tuple[str, ...]:
         """Addresses of a pair's destination that lead to another VM: one of the source's VPC, not the destination's."""
         source, destination = pair.source, pair.destination

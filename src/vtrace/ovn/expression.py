@@ -11,7 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
-_TOKEN = re.compile(r'\s*("[^"]*"|&&|\|\||==|!=|<=|>=|[<>!(){},]|[^\s"&|=!<>(){},]+)')
+# Longer than any that ovn-northd writes.
+_MOST_CHARACTERS = 1 << 20
+_MOST_NESTED = 100
+_MOST_BITS = 128
+# White space is a match of its own, with an empty group: else it would be gone through again from each of its places.
+_TOKEN = re.compile(r'\s+|("[^"]*"|&&|\|\||==|!=|<=|>=|[<>!(){},]|[^\s"&|=!<>(){},]+)')
 _RELATIONS: Mapping[str, Callable[[int, int], bool]] = {
     "<": lambda a, b: a < b,
     "<=": lambda a, b: a <= b,
@@ -43,7 +48,9 @@ class Packet(msgspec.Struct, frozen=True, kw_only=True):
 
 def holds(match: str, packet: Packet) -> bool | None:
     """Whether the match takes the packet in; None where that can't be told."""
-    tokens = _TOKEN.findall(match)
+    if len(match) > _MOST_CHARACTERS:
+        return None
+    tokens = [token for token in _TOKEN.findall(match) if token]
     if "".join(tokens) != re.sub(r"\s+", "", match) and '"' not in match:
         return None
     reader = _Reader(tokens, packet)
@@ -61,6 +68,7 @@ class _Reader:
         self._tokens = tokens
         self._packet = packet
         self._next = 0
+        self._nested = 0
 
     def at_end(self) -> bool:
         return self._next == len(self._tokens)
@@ -87,16 +95,26 @@ class _Reader:
         return False if False in values else None if None in values else True
 
     def _one(self) -> bool | None:
-        if self._peek() == "!":
+        turned = False
+        while self._peek() == "!":
             self._take()
-            value = self._one()
-            return None if value is None else not value
-        if self._peek() == "(":
-            self._take()
-            value = self.either()
-            if self._take() != ")":
-                raise ValueError
-            return value
+            turned = not turned
+        value = self._inner() if self._peek() == "(" else self._term()
+        return value if value is None or not turned else not value
+
+    def _inner(self) -> bool | None:
+        """What stands in parentheses."""
+        self._take()
+        self._nested += 1
+        if self._nested > _MOST_NESTED:
+            raise ValueError
+        value = self.either()
+        self._nested -= 1
+        if self._take() != ")":
+            raise ValueError
+        return value
+
+    def _term(self) -> bool | None:
         name = self._take()
         if self._peek() == "(":
             # A predicate such as is_chassis_resident("…").
@@ -182,8 +200,10 @@ def _value(name: str, packet: Packet) -> int | None:
     if value is None or not bracket:
         return value
     low, dots, high = bits.removesuffix("]").partition("..")
-    width = int(high) - int(low) + 1 if dots else 1
-    return value >> int(low) & ((1 << width) - 1)
+    first, last = int(low), int(high if dots else low)
+    if not 0 <= first <= last < _MOST_BITS:
+        raise ValueError
+    return value >> first & ((1 << last - first + 1) - 1)
 
 
 def _long_register(name: str, fields: Mapping[str, int]) -> int:

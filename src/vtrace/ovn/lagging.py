@@ -19,6 +19,7 @@ from vtrace.ovn.databases import OvnDatabases
 from vtrace.ovn.expression import Packet, holds
 from vtrace.ovn.objects import logical_table
 from vtrace.ovn.ovsdb import Row, uuid_ref
+from vtrace.ovn.understood import understood
 from vtrace.ovs.trace_packet import LookUp, look_ups
 
 _COLUMNS = ("_uuid", "pipeline", "table_id", "priority", "match", "external_ids")
@@ -33,6 +34,7 @@ class LagFinder:
         self._sb = databases.sb
         self._rows: dict[str, tuple[float, list[Row]]] = {}
 
+    @understood
     async def missing_row(
         self, inspection: Inspection, standing: Standing, layout: BridgeLayout, inventory: Inventory
     ) -> str:

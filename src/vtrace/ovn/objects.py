@@ -16,6 +16,7 @@ from vtrace.model.openflow import BridgeLayout, TraceStep
 from vtrace.ovn.databases import OvnDatabases, port_groups
 from vtrace.ovn.other_ports import read_port
 from vtrace.ovn.ovsdb import Database, Row, as_tuple, uuid_ref
+from vtrace.ovn.understood import understood
 from vtrace.ovs.trace_packet import last_seen
 
 FOREIGN = OvnObject(kind="foreign")
@@ -61,6 +62,7 @@ class ObjectResolver:
         self._inventory = inventory
         self._known: dict[tuple[int, int, int, str], OvnObject] = {}
 
+    @understood
     async def inspection(self, report: SiteReport, layout: BridgeLayout) -> Inspection:
         """The report with the objects behind its steps; our own entries are left out."""
         steps, elsewhere = [], []

@@ -11,19 +11,22 @@ import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import anyio
 import anyio.to_thread
+import msgspec
 import ovs.jsonrpc
 import ovs.poller
 import ovs.stream
 
 from vtrace.errors import CannotWorkError, ProtocolError
 
+_T = TypeVar("_T")
 Row = dict[str, Any]
 Condition = tuple[str, str, Any]
 # By table and row: what was inserted, modified or deleted (ovsdb-server(7), update2).
+_REPLIES = (ovs.jsonrpc.Message.T_REPLY, ovs.jsonrpc.Message.T_ERROR)
 TableUpdates = dict[str, dict[str, dict[str, Any]]]
 
 
@@ -38,21 +41,85 @@ def map_of(**pairs: str) -> list[Any]:
 
 
 def decode(value: Any) -> Any:
-    """An OVSDB value as a Python one: sets become tuples, maps dicts, uuids their text."""
-    if isinstance(value, list) and len(value) == 2:
-        tag, body = value
-        if tag in ("uuid", "named-uuid"):
-            return body
-        if tag == "set":
-            return tuple(decode(item) for item in body)
-        if tag == "map":
-            return {decode(k): decode(v) for k, v in body}
-    return value
+    """An OVSDB value (RFC 7047, 5.1) as a Python one: sets become tuples, maps dicts, uuids their text.
+
+    Raises:
+        ProtocolError: it is none.
+    """
+    tag, body = _tagged(value)
+    if tag == "set" and isinstance(body, list):
+        return tuple(_atom(item) for item in body)
+    if tag == "map" and isinstance(body, list) and all(isinstance(pair, list) and len(pair) == 2 for pair in body):
+        return {_atom(key): _atom(item) for key, item in body}
+    return _atom(value)
+
+
+def _atom(value: Any) -> Any:
+    """A text, number, boolean or uuid: all that sets and maps hold."""
+    if isinstance(value, str | int | float):
+        return value
+    tag, body = _tagged(value)
+    if tag in ("uuid", "named-uuid") and isinstance(body, str):
+        return body
+    raise ProtocolError("The database sent a value that is none of OVSDB's", "", f"{value!r:.80}")
+
+
+def _tagged(value: Any) -> tuple[Any, Any]:
+    return (value[0], value[1]) if isinstance(value, list) and len(value) == 2 else (None, None)
 
 
 def as_tuple(value: Any) -> tuple[Any, ...]:
     """A column that holds a set: OVSDB sends a set of one as the bare value."""
     return value if isinstance(value, tuple) else (value,)
+
+
+# A whole northbound database of a large cloud has some hundred MB.
+MESSAGE_MAX_BYTES = 256 << 20
+# Changes taken at once, and how long may be read for them: the others wait.
+_MOST_CHANGES = 1000
+_READ_S = 0.1
+
+
+class _Schema(msgspec.Struct):
+    """What is needed of a database's schema: the columns of each table."""
+
+    tables: dict[str, _TableSchema]
+
+
+class _TableSchema(msgspec.Struct):
+    columns: dict[str, Any]
+
+
+class _Result(msgspec.Struct):
+    """The result of one operation."""
+
+    rows: list[dict[str, Any]]
+
+
+class _Limited:
+    """A stream that pauses at a deadline and ends after so many bytes of one message, whatever still comes.
+
+    Attributes:
+        deadline: of the monotonic clock; left: bytes that the message may still have.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self.deadline = 0.0
+        self.left = MESSAGE_MAX_BYTES
+
+    def recv(self, size: int) -> tuple[int, bytes]:
+        """As of `ovs.stream.Stream`: EAGAIN past the deadline, EMSGSIZE past the bytes."""
+        if self.left <= 0:
+            return errno.EMSGSIZE, b""
+        if time.monotonic() > self.deadline:
+            return errno.EAGAIN, b""
+        error, data = self._stream.recv(size)
+        self.left -= len(data)
+        return error, data
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 class _ClosedError(CannotWorkError):
@@ -114,7 +181,7 @@ class Database:
         ]
         async with self._turn:
             results = await anyio.to_thread.run_sync(functools.partial(self._transact, operations))
-        return [[{name: decode(value) for name, value in row.items()} for row in result["rows"]] for result in results]
+        return [[{name: decode(value) for name, value in row.items()} for row in rows] for rows in results]
 
     async def has_table(self, table: str) -> bool:
         """Whether the database's schema (which differs from version to version) has the table."""
@@ -133,11 +200,11 @@ class Database:
             await anyio.to_thread.run_sync(functools.partial(self._monitor, wanted))
 
     def _monitor(self, wanted: Mapping[str, tuple[Sequence[str], Sequence[Condition]]]) -> None:
-        schema = self._call("get_schema", [self.name]).result["tables"]
+        schema = self._schema()
         requests = {
             table: [
                 {
-                    "columns": [column for column in columns if column in schema[table]["columns"]],
+                    "columns": [column for column in columns if column in schema[table].columns],
                     "where": [list(condition) for condition in conditions],
                     "select": {"initial": False},
                 }
@@ -170,16 +237,19 @@ class Database:
         found: list[TableUpdates] = []
         if self._connection is None:
             self._fail("the connection was closed")
-        while (message := self._read(0.0)) is not None:
+        while len(found) < _MOST_CHANGES and (message := self._read(0.0)) is not None:
             if message.method in ("update2", "update"):
-                found.append(message.params[1])
+                found.append(self._understood(message.params[1:2], tuple[TableUpdates])[0])
         return found
 
     def _table_names(self) -> frozenset[str]:
-        reply = self._call("get_schema", [self.name])
-        return frozenset(reply.result["tables"])
+        return frozenset(self._schema())
 
-    def _transact(self, operations: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def _schema(self) -> dict[str, _TableSchema]:
+        return self._understood(self._call("get_schema", [self.name]).result, _Schema).tables
+
+    def _transact(self, operations: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+        """The rows of each operation."""
         was_open = self._connection is not None
         try:
             reply = self._call("transact", [self.name, *operations])
@@ -188,10 +258,22 @@ class Database:
             if not was_open:
                 raise
             reply = self._call("transact", [self.name, *operations])
-        for result in reply.result:
-            if result and "error" in result:
+        for result in reply.result if isinstance(reply.result, list) else ():
+            if isinstance(result, dict) and "error" in result:
                 raise ProtocolError("The database refused a query", f"{self.name} at {self.remote}", json.dumps(result))
-        return list(reply.result)
+        found = self._understood(reply.result, list[_Result])
+        if len(found) != len(operations):
+            raise self._not_understood(f"{len(found)} results to {len(operations)} queries")
+        return [result.rows for result in found]
+
+    def _understood(self, value: Any, type_: type[_T]) -> _T:
+        try:
+            return msgspec.convert(value, type_)
+        except (msgspec.ValidationError, RecursionError) as error:
+            raise self._not_understood(str(error)) from error
+
+    def _not_understood(self, why: str) -> ProtocolError:
+        return ProtocolError("The database's answer can't be read", f"{self.name} at {self.remote}", why)
 
     def _call(self, method: str, params: list[Any]) -> Any:
         deadline = time.monotonic() + self._timeout_s
@@ -213,20 +295,26 @@ class Database:
                 ovs.stream.Stream.open(remote), timeout=int(self._timeout_s * 1000)
             )
             if not error:
-                return ovs.jsonrpc.Connection(stream)
+                return ovs.jsonrpc.Connection(_Limited(stream))
             reason = errno.errorcode.get(error, str(error))
         raise self._out_of_reach(reason)
 
     def _receive(self, request_id: Any, deadline: float) -> Any:
         while True:
-            message = self._read(deadline)
+            message = self._read(deadline) if time.monotonic() < deadline else None
             if message is None:
                 self._fail(f"no answer within {self._timeout_s:g} s")
-            elif message.id == request_id:
+            elif message.id == request_id and message.type in _REPLIES:
                 return message
 
     def _read(self, deadline: float) -> Any:
-        """The next message, or None where there is none until the deadline. Answers the server's echo requests."""
+        """The next message, or None where there is none until the deadline. Answers the server's echo requests.
+
+        Args:
+            deadline: of the monotonic clock; 0 for what has come already.
+        """
+        stream = self._connection.stream
+        stream.deadline = deadline or time.monotonic() + _READ_S
         while True:
             error, message = self._connection.recv()
             if error == errno.EAGAIN:
@@ -239,12 +327,17 @@ class Database:
                 self._connection.recv_wait(poller)
                 poller.timer_wait(max(1, int(left * 1000)))
                 poller.block()
+            elif error == errno.EMSGSIZE:
+                self._fail(f"its answer had no end within {MESSAGE_MAX_BYTES:,} bytes")
             elif error:
                 self._fail("the connection was closed", _ClosedError)
-            elif message.type == ovs.jsonrpc.Message.T_REQUEST and message.method == "echo":
-                self._connection.send(ovs.jsonrpc.Message.create_reply(message.params, message.id))
             else:
-                return message
+                stream.left = MESSAGE_MAX_BYTES
+                if message.type != ovs.jsonrpc.Message.T_REQUEST or message.method != "echo":
+                    return message
+                self._connection.send(ovs.jsonrpc.Message.create_reply(message.params, message.id))
+                if len(self._connection.output) > MESSAGE_MAX_BYTES or time.monotonic() > stream.deadline:
+                    return None
 
     def _fail(self, reason: str, kind: type[CannotWorkError] = CannotWorkError) -> None:
         self.close()

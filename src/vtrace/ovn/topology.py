@@ -18,6 +18,7 @@ from vtrace.model.task import Endpoint
 from vtrace.ovn.databases import LSP_COLUMNS, OvnDatabases, vpc_name
 from vtrace.ovn.ovsdb import Row, as_tuple, map_of, uuid_ref
 from vtrace.ovn.translation import read_nats, read_routes, read_rules, read_vips
+from vtrace.ovn.understood import understood
 
 _MAX_DATAPATHS = 512
 _PORT_KINDS = ("patch", "chassisredirect", "l3gateway", *OUTWARD, "external", "virtual")
@@ -38,6 +39,7 @@ class InventoryReader:
         self._links: dict[str, set[str]] = {}
         self._switch_ports: dict[str, list[Row]] = {}
 
+    @understood
     async def read(self, endpoints: Sequence[tuple[Endpoint, Endpoint]]) -> Inventory:
         """The inventory of the VPCs of all ends; of larger ones what lies on a shortest path between them."""
         wanted: set[str] = set()

@@ -109,7 +109,7 @@ class TopologyWatch:
             return True
         for uuid, row in updates.get("Port_Binding", {}).items():
             values = row.get("insert", {})
-            if uuid in self._rows or values.get("type") or values.get("logical_port") in self._names:
+            if uuid in self._rows or values.get("type") or str(values.get("logical_port")) in self._names:
                 return True
         return False
 

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 
 from vtrace.collect.frames import CodecName, compress, decompress
 from vtrace.errors import UsageError
+from vtrace.model.record import Point
 from vtrace.model.record_schema import (
     CLOCK_DELTA_FIELD,
     CLOCK_FIELD,
@@ -37,6 +38,8 @@ from vtrace.model.record_schema import (
 
 # A blob that says it has more, decompressed, is none: 10,000 records have a few hundred thousand bytes.
 MOST_BYTES = 1 << 30
+# Differences of such times, and four times those, fit into 64 bits.
+_MOST_NS = 1 << 58
 # Below it row numbers made of several columns' fit into 64 bits together with another column's.
 _ROOM = 1 << 62
 
@@ -127,19 +130,70 @@ def decode(blob: bytes | memoryview | pa.Buffer) -> pa.RecordBatch:
     """The records of a blob, in the compact form.
 
     Raises:
-        UsageError: it is no blob, or one of a newer schema that leaves out what is needed.
+        UsageError: it is no blob, one of a newer schema that leaves out what is needed, or one that does not hold what
+            it says: what comes out is safe for compiled code, which checks nothing.
     """
     buffer = pa.py_buffer(blob)
     try:
-        batch = pa.ipc.open_stream(decompress(buffer, most=MOST_BYTES)).read_next_batch()
+        return _checked(pa.ipc.open_stream(decompress(buffer, most=MOST_BYTES)).read_next_batch())
     except (pa.ArrowException, OSError, StopIteration, IndexError, ValueError) as error:
         raise UsageError("This is no blob of log records", "", str(error), "See docs/records.md") from error
-    missing = [name for name in COMPACT_SCHEMA.names if name not in batch.schema.names]
+
+
+def _checked(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The batch, in which compiled code finds what it relies on."""
+    batch.validate(full=True)
+    # Names that are no text are found out here: a ValueError.
+    names = batch.schema.names
+    missing = [name for name in COMPACT_SCHEMA.names if names.count(name) != 1]
     if missing:
         raise UsageError(
             "This blob of log records lacks columns", ", ".join(missing), "", "It needs those of docs/records.md"
         )
+    wrong = [field.name for field in COMPACT_SCHEMA if not _holds(batch.column(field.name), field.type)]
+    if wrong:
+        what = "This blob of log records has columns of another type, or with empty values"
+        raise UsageError(what, ", ".join(wrong), "", "It needs those of docs/records.md")
+    check_values(batch.column(PLACE).dictionary.field("point"), batch.column("mono_ns"))
     return batch
+
+
+def check_values(points: pa.Array | pa.ChunkedArray, mono_ns: pa.Array | pa.ChunkedArray) -> None:
+    """Holds records to what no agent can have written, and what reckons with them relies on.
+
+    Raises:
+        UsageError: an observation point that there is not, or a clock that has run for more than 9 years.
+    """
+    for name, values, low, high in (("point", points, 0, max(Point)), ("mono_ns", mono_ns, -_MOST_NS, _MOST_NS)):
+        bounds = pc.min_max(values)
+        if len(values) and not low <= bounds["min"].as_py() <= bounds["max"].as_py() <= high:
+            what = "Log records say what can't be"
+            raise UsageError(what, name, f"it has to be from {low} to {high}", "Leave out what wrote them")
+
+
+def _holds(column: pa.Array, type_: pa.DataType) -> bool:
+    """Whether a column has a value for each row, and all of them are of the type, or of a narrower one."""
+    if column.null_count:
+        return False
+    if not pa.types.is_dictionary(type_):
+        return _fits(column.type, type_)
+    if not pa.types.is_dictionary(column.type) or not pa.types.is_struct(column.type.value_type):
+        return False
+    rows = column.dictionary
+    names = [field.name for field in column.type.value_type]
+    return not rows.null_count and all(
+        names.count(field.name) == 1
+        and _fits(column.type.value_type.field(field.name).type, field.type)
+        and not rows.field(field.name).null_count
+        for field in type_.value_type
+    )
+
+
+def _fits(type_: pa.DataType, into: pa.DataType) -> bool:
+    if type_.equals(into):
+        return True
+    integers = pa.types.is_integer(type_) and pa.types.is_integer(into)
+    return integers and bool(np.can_cast(type_.to_pandas_dtype(), into.to_pandas_dtype()))
 
 
 def ends_of(tables: Iterable[pa.Table | pa.RecordBatch]) -> tuple[StreamEnd, ...]:
@@ -152,7 +206,7 @@ def ends_of(tables: Iterable[pa.Table | pa.RecordBatch]) -> tuple[StreamEnd, ...
     for table in tables:
         try:
             ends = streams_of(table.schema.metadata)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
             where = STREAMS_KEY.decode()
             raise UsageError("The metadata of log records are not understood", where, str(error), "") from error
         for end in ends:

@@ -15,6 +15,8 @@ CodecName = Literal["lz4", "zstd"]
 
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _ZSTD_LEVEL = 1
+# Magic number, descriptor and size of the smallest, and the header and end of an empty block.
+_ZSTD_HEAD_BYTES = 9
 _LZ4_MAGIC = b"\x04\x22\x4d\x18"
 # Version 1, independent blocks, content size; blocks of up to 4 MiB.
 _LZ4_FLAGS, _LZ4_BLOCK_SIZE = 0x68, 0x70
@@ -66,6 +68,8 @@ def decompress(frame: pa.Buffer, *, most: int) -> pa.Buffer:
 
 def _zstd_size(head: bytes) -> int:
     """The size that a zstd frame says its content has (RFC 8878, 3.1.1.1)."""
+    if len(head) < _ZSTD_HEAD_BYTES:
+        raise ValueError("it is cut short")
     descriptor = head[4]
     single = descriptor >> 5 & 1
     at = 5 + (0 if single else 1) + (0, 1, 2, 4)[descriptor & 3]

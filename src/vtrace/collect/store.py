@@ -261,7 +261,12 @@ def _flat(table: pa.Table, path: Path) -> pa.Table:
         _check_columns(table.schema, COMPACT_SCHEMA, path)
         table = blobs.flat(_cast(table, COMPACT_SCHEMA, path))
     _check_columns(table.schema, RECORD_SCHEMA, path)
-    return _with_metadata(_cast(table, RECORD_SCHEMA, path), metadata)
+    table = _cast(table, RECORD_SCHEMA, path)
+    try:
+        blobs.check_values(table.column("point"), table.column("mono_ns"))
+    except UsageError as error:
+        raise UsageError(error.what, f"{path}, {error.where}", error.why, error.next_step) from error
+    return _with_metadata(table, metadata)
 
 
 def _with_metadata(table: pa.Table, metadata: Mapping[bytes, bytes] | None) -> pa.Table:
@@ -271,9 +276,13 @@ def _with_metadata(table: pa.Table, metadata: Mapping[bytes, bytes] | None) -> p
 
 def _check_columns(found: pa.Schema, needed: pa.Schema, path: Path) -> None:
     missing = [name for name in needed.names if name not in found.names]
+    twice = [name for name in needed.names if found.names.count(name) > 1]
     if missing:
         what = "This file of log records lacks columns"
         raise UsageError(what, str(path), f"there is no {', '.join(missing)}", _NEEDED_TO_READ)
+    if twice:
+        what = "This file of log records has columns twice"
+        raise UsageError(what, str(path), f"there is more than one {', '.join(twice)}", _NEEDED_TO_READ)
 
 
 def _cast(table: pa.Table, schema: pa.Schema, path: Path) -> pa.Table:
@@ -294,6 +303,8 @@ def _cast(table: pa.Table, schema: pa.Schema, path: Path) -> pa.Table:
 
 def _as_type(column: pa.ChunkedArray, type_: pa.DataType) -> pa.ChunkedArray:
     if pa.types.is_dictionary(type_):
+        if not pa.types.is_dictionary(column.type):
+            raise pa.ArrowTypeError(f"{column.type} is no dictionary")
         # A newer writer's structs may hold more fields than ours.
         chunks = [_with_dictionary(chunk, type_) for chunk in column.chunks]
         return pa.chunked_array(chunks, type_)
@@ -320,7 +331,7 @@ def _evidence(schema: pa.Schema, path: Path) -> tuple[EvidenceRecord, ...]:
 def _understood(schema: pa.Schema, path: Path, key: bytes, read: Callable[[Mapping[bytes, bytes] | None], _T]) -> _T:
     try:
         return read(schema.metadata)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
         what = "The metadata of log records are not understood"
         raise UsageError(what, f"{path}, {key.decode()}", str(error), "Write the file anew") from error
 

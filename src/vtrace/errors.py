@@ -44,7 +44,9 @@ class VTraceError(Exception):
 
     def as_dict(self) -> dict[str, str]:
         """The four fields, as the JSON document `{"error": …}` carries them."""
-        return {"what": self.what, "where": self.where, "why": self.why, "next_step": self.next_step}
+        fields = {"what": self.what, "where": self.where, "why": self.why, "next_step": self.next_step}
+        # Names of files may hold bytes that are no text; a document can't.
+        return {name: text.encode("utf-8", "backslashreplace").decode() for name, text in fields.items()}
 
 
 class UsageError(VTraceError):

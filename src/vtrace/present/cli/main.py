@@ -44,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     try:
+        _require_text(words)
         arguments = parser().parse_args(words)
         return int(arguments.func(arguments))
     except VTraceError as error:
@@ -89,9 +90,26 @@ def interrupted(*, as_json: bool) -> int:
 
 
 def wants_json(words: Sequence[str]) -> bool:
-    """Whether --json is among our own options (what follows `--` belongs to somebody else)."""
-    own = words[: words.index("--")] if "--" in words else words
-    return "--json" in own
+    """Whether --json is among our own options."""
+    return "--json" in _own(words)
+
+
+def _own(words: Sequence[str]) -> Sequence[str]:
+    """The words before `--`: what follows belongs to somebody else."""
+    return words[: words.index("--")] if "--" in words else words
+
+
+def _require_text(words: Sequence[str]) -> None:
+    """Checks that our own words are UTF-8: they go into documents and queries, which hold nothing else.
+
+    Raises:
+        UsageError: one is not.
+    """
+    for number, word in enumerate(_own(words), 1):
+        try:
+            word.encode()
+        except UnicodeEncodeError:
+            raise UsageError(f"Argument {number} is no UTF-8 text", "", ascii(word)[:200], "") from None
 
 
 def report(error: VTraceError, *, as_json: bool) -> None:

@@ -5,8 +5,9 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
 
 python := .venv/bin/python
+fuzz_s ?= 60
 
-.PHONY: help demo test soak lint format unit ovs lab setup test-setup pin clean distclean
+.PHONY: help demo test soak lint format unit fuzz ovs lab setup test-setup pin clean distclean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|' 2>/dev/null \
@@ -19,6 +20,7 @@ test: lint ## lint, types, import layers, then all tests (root or sudo)
 	@scripts/run-tests.sh tests
 
 soak: test-setup ## all tests with the fault matrix whole, not a sample (long)
+	@$(MAKE) fuzz fuzz_s=5
 	@VTRACE_SOAK=1 scripts/run-tests.sh tests
 
 lint: test-setup ## format, lint, types, import layers
@@ -34,6 +36,10 @@ format: test-setup ## let the formatter and the linter mend what they can
 
 unit: test-setup ## tests that need neither root nor daemons
 	@$(python) -m pytest tests/unit
+
+fuzz: test-setup ## every reader of what comes from outside, fuzz_s=60 seconds each; skipped where there is no atheris
+	@scripts/setup.sh fuzz
+	@$(python) tests/fuzz/run.py --seconds $(fuzz_s)
 
 ovs: test-setup ## tests against Open vSwitch daemons of their own (root or sudo)
 	@scripts/run-tests.sh tests/ovs

@@ -3,6 +3,7 @@
 #
 #   scripts/setup.sh demo    what the product and its lab need
 #   scripts/setup.sh test    that, and what the tests need
+#   scripts/setup.sh fuzz    atheris besides, into a .venv that is there
 #
 # Nothing that is there already is touched. A second run finds nothing to do and calls no package manager.
 set -euo pipefail
@@ -12,7 +13,8 @@ want=${1:-demo}
 case $want in
     demo) requirements=requirements.txt ;;
     test) requirements=requirements-dev.txt ;;
-    *) die "unknown set '$want'" "Say demo or test." ;;
+    fuzz) requirements=requirements-fuzz.txt ;;
+    *) die "unknown set '$want'" "Say demo, test or fuzz." ;;
 esac
 venv=$root_dir/.venv
 

@@ -12,8 +12,6 @@ from fuzzing import Target, or_refused
 from vtrace.present.cli import diagnose, main
 from vtrace.task import admission
 
-MODULES = ("vtrace.present.cli", "vtrace.task")
-
 
 @contextlib.contextmanager
 def _helped() -> Iterator[None]:
@@ -65,6 +63,6 @@ _WORDS = (
     b"+-+",
 )
 TARGETS = (
-    Target("command_words", or_refused(words), _SEEDS, _WORDS, MODULES, 6144),
-    Target("command_told", told, (b"--json", b"--threads\0-1", b"--nope"), _WORDS, MODULES, 6144),
+    Target("command_words", or_refused(words), _SEEDS, _WORDS, 6144),
+    Target("command_told", told, (b"--json", b"--threads\0-1", b"--nope"), _WORDS, 6144),
 )

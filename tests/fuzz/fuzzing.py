@@ -25,7 +25,6 @@ class Target(NamedTuple):
         name: also the folder of its corpus.
         read: takes bytes; raises nothing that it does not document.
         seeds: valid inputs; words: what inputs are made of, so that mutations get past the first check.
-        modules: what atheris instruments for it.
         most_bytes: of a mutated input.
     """
 
@@ -33,7 +32,6 @@ class Target(NamedTuple):
     read: Callable[[bytes], None]
     seeds: tuple[bytes, ...]
     words: tuple[bytes, ...]
-    modules: tuple[str, ...]
     most_bytes: int = 4096
 
     def inputs(self) -> list[bytes]:

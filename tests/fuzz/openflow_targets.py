@@ -19,7 +19,6 @@ from vtrace.ovs.packet_in import decode_packet_in
 from vtrace.ovs.session import QUEUE_MAX_PACKET_INS, Session
 
 OUR_COOKIE = 0x5654_1001_0000_0001
-MODULES = ("vtrace.ovs.openflow13", "vtrace.ovs.packet_in", "vtrace.ovs.session", "vtrace.log", "vtrace.agent.logger")
 
 
 def _property(kind: int, payload: bytes) -> bytes:
@@ -202,17 +201,14 @@ def logged(data: bytes) -> None:
 
 
 TARGETS = (
-    Target("openflow_channel", channel, (b"\xff" + _SWITCH, b"\x07" + _SWITCH), (of.hello(1), _PAUSED), MODULES),
-    Target("packet_in", or_refused(packet_in), (_PACKET_IN,), (_METADATA, b"\xff\xff", b"\0\0"), MODULES),
+    Target("openflow_channel", channel, (b"\xff" + _SWITCH, b"\x07" + _SWITCH), (of.hello(1), _PAUSED)),
+    Target("packet_in", or_refused(packet_in), (_PACKET_IN,), (_METADATA, b"\xff\xff", b"\0\0")),
     Target(
         "openflow_bodies",
         or_refused(multipart),
         (b"\0" + _UPDATES, b"\1" + of.hello(1)[8:], b"\2\xff\xff\0\1" + bytes(8), b"\3" + _PACKET_IN, b"\4\0\1\0\2"),
         (_UPDATE, b"\xff\xff", b"\0\x08"),
-        MODULES,
     ),
-    Target(
-        "packet", packet, FRAMES, (b"\x81\0\0\1", b"\x08\0", b"\x86\xdd", bytes([44, 0]), b"\xff\xff"), MODULES, 512
-    ),
-    Target("logged", or_refused(logged), (_PACKET_IN,), (*FRAMES[:2], b"\xff" * 8), MODULES),
+    Target("packet", packet, FRAMES, (b"\x81\0\0\1", b"\x08\0", b"\x86\xdd", bytes([44, 0]), b"\xff\xff"), 512),
+    Target("logged", or_refused(logged), (_PACKET_IN,), (*FRAMES[:2], b"\xff" * 8)),
 )

@@ -28,7 +28,6 @@ from vtrace.ovn.watch import TopologyWatch
 from vtrace.ovs import bridge
 
 UUID = "36bef046-7da7-43a5-905a-c17899216fcb"
-_MODULES = ("vtrace.ovn", "vtrace.ovs.bridge", "vtrace.ovs.jsonrpc")
 _REF = ["uuid", UUID]
 _NOTHING: list[Any] = ["set", []]
 # One row that fits every table: what is asked for is in it, of the type that OVN's schema says.
@@ -214,9 +213,8 @@ TARGETS = (
         rows,
         (_ROW, _ROW + b"," + _ROW, b""),
         (*_JSON, b'"vm1"', b'"router"', b'"localnet"'),
-        _MODULES,
         4096,
     ),
-    Target("ovsdb_session", or_refused(session), tuple(_replies()), (*_JSON, b'"id":ID', b'"rows":'), _MODULES, 4096),
-    Target("chassis_facts", or_refused(chassis), (_chassis_reply(),), _JSON, _MODULES, 8192),
+    Target("ovsdb_session", or_refused(session), tuple(_replies()), (*_JSON, b'"id":ID', b'"rows":'), 4096),
+    Target("chassis_facts", or_refused(chassis), (_chassis_reply(),), _JSON, 8192),
 )

@@ -29,7 +29,6 @@ from vtrace.model.record_schema import (
 from vtrace.present.cli.main import parser
 from vtrace.reconstruct.columns import prepare
 
-MODULES = ("vtrace.collect", "vtrace.model", "vtrace.present.cli.reconstruct")
 _EXITS = (0, 1, 3)
 _FORMS = ("parquet", "arrow", "stream", "compact", "store")
 _TASK = "0123456789abcdef"
@@ -250,15 +249,14 @@ _JSON = (
     b"null",
 )
 TARGETS = (
-    Target("record_file", or_refused(file), _FILES, (*_NUMBERS, *_NAMES[:4]), MODULES, 1 << 16),
-    Target("blob", blob, (blobs.encode(table()), blobs.encode(table(), codec="zstd")), _NUMBERS, MODULES, 1 << 15),
-    Target("blob_content", or_refused(unframed), (_content(),), _NUMBERS, MODULES, 1 << 15),
+    Target("record_file", or_refused(file), _FILES, (*_NUMBERS, *_NAMES[:4]), 1 << 16),
+    Target("blob", blob, (blobs.encode(table()), blobs.encode(table(), codec="zstd")), _NUMBERS, 1 << 15),
+    Target("blob_content", or_refused(unframed), (_content(),), _NUMBERS, 1 << 15),
     Target(
         "record_metadata",
         or_refused(metadata),
         (b"\0" + table().schema.metadata[STREAMS_KEY], b"\1" + table().schema.metadata[EVIDENCE_KEY]),
         _JSON,
-        MODULES,
         8192,
     ),
     Target(
@@ -266,7 +264,6 @@ TARGETS = (
         or_refused(lies),
         (bytes(5), b"\4\0\x0f\xff\x0b", b"\1\xff\0\0\x0c", b"\3\0\5\0\x0c"),
         (b"\0\7\xff\x0c",),
-        MODULES,
         64,
     ),
 )

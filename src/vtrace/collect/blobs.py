@@ -8,6 +8,7 @@ bucket has any of it.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -40,6 +41,8 @@ from vtrace.model.record_schema import (
 MOST_BYTES = 1 << 30
 # Differences of such times, and four times those, fit into 64 bits.
 _MOST_NS = 1 << 58
+# Schemas of blobs that were found to be right; the latest few.
+_known_schemas: deque[pa.Schema] = deque(maxlen=16)
 # Below it row numbers made of several columns' fit into 64 bits together with another column's.
 _ROOM = 1 << 62
 
@@ -143,19 +146,30 @@ def decode(blob: bytes | memoryview | pa.Buffer) -> pa.RecordBatch:
 def _checked(batch: pa.RecordBatch) -> pa.RecordBatch:
     """The batch, in which compiled code finds what it relies on."""
     batch.validate(full=True)
+    # Blobs come in a few schemas, and to look one through takes longer than to read a blob.
+    if not any(batch.schema.equals(known) for known in tuple(_known_schemas)):
+        _check_schema(batch.schema)
+        _known_schemas.append(batch.schema.remove_metadata())
+    empty = [field.name for field in COMPACT_SCHEMA if _has_nulls(batch.column(field.name), field.type)]
+    if empty:
+        what = "This blob of log records has empty values"
+        raise UsageError(what, ", ".join(empty), "", "It needs those of docs/records.md")
+    check_values(batch.column(PLACE).dictionary.field("point"), batch.column("mono_ns"))
+    return batch
+
+
+def _check_schema(schema: pa.Schema) -> None:
     # Names that are no text are found out here: a ValueError.
-    names = batch.schema.names
+    names = schema.names
     missing = [name for name in COMPACT_SCHEMA.names if names.count(name) != 1]
     if missing:
         raise UsageError(
             "This blob of log records lacks columns", ", ".join(missing), "", "It needs those of docs/records.md"
         )
-    wrong = [field.name for field in COMPACT_SCHEMA if not _holds(batch.column(field.name), field.type)]
+    wrong = [field.name for field in COMPACT_SCHEMA if not _holds(schema.field(field.name).type, field.type)]
     if wrong:
-        what = "This blob of log records has columns of another type, or with empty values"
+        what = "This blob of log records has columns of another type"
         raise UsageError(what, ", ".join(wrong), "", "It needs those of docs/records.md")
-    check_values(batch.column(PLACE).dictionary.field("point"), batch.column("mono_ns"))
-    return batch
 
 
 def check_values(points: pa.Array | pa.ChunkedArray, mono_ns: pa.Array | pa.ChunkedArray) -> None:
@@ -164,29 +178,32 @@ def check_values(points: pa.Array | pa.ChunkedArray, mono_ns: pa.Array | pa.Chun
     Raises:
         UsageError: an observation point that there is not, or a clock that has run for more than 9 years.
     """
-    for name, values, low, high in (("point", points, 0, max(Point)), ("mono_ns", mono_ns, -_MOST_NS, _MOST_NS)):
-        bounds = pc.min_max(values)
-        if len(values) and not low <= bounds["min"].as_py() <= bounds["max"].as_py() <= high:
+    for name, column, low, high in (("point", points, 0, max(Point)), ("mono_ns", mono_ns, -_MOST_NS, _MOST_NS)):
+        values = column.to_numpy()
+        if len(values) and not low <= values.min() <= values.max() <= high:
             what = "Log records say what can't be"
             raise UsageError(what, name, f"it has to be from {low} to {high}", "Leave out what wrote them")
 
 
-def _holds(column: pa.Array, type_: pa.DataType) -> bool:
-    """Whether a column has a value for each row, and all of them are of the type, or of a narrower one."""
-    if column.null_count:
-        return False
+def _holds(found: pa.DataType, type_: pa.DataType) -> bool:
+    """Whether values of a type found can stand for those of the schema's: the same, or a narrower one."""
     if not pa.types.is_dictionary(type_):
-        return _fits(column.type, type_)
-    if not pa.types.is_dictionary(column.type) or not pa.types.is_struct(column.type.value_type):
+        return _fits(found, type_)
+    if not pa.types.is_dictionary(found) or not pa.types.is_struct(found.value_type):
         return False
-    rows = column.dictionary
-    names = [field.name for field in column.type.value_type]
-    return not rows.null_count and all(
-        names.count(field.name) == 1
-        and _fits(column.type.value_type.field(field.name).type, field.type)
-        and not rows.field(field.name).null_count
+    names = [field.name for field in found.value_type]
+    return all(
+        names.count(field.name) == 1 and _fits(found.value_type.field(field.name).type, field.type)
         for field in type_.value_type
     )
+
+
+def _has_nulls(column: pa.Array, type_: pa.DataType) -> bool:
+    """Whether a column, or a field that is needed of the structs in it, has no value in some row."""
+    if column.null_count or not pa.types.is_dictionary(type_):
+        return bool(column.null_count)
+    rows = column.dictionary
+    return bool(rows.null_count) or any(rows.field(field.name).null_count for field in type_.value_type)
 
 
 def _fits(type_: pa.DataType, into: pa.DataType) -> bool:

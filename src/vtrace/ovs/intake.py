@@ -7,11 +7,11 @@ whose upcall failed (ovs-dpctl(8)).
 
 from __future__ import annotations
 
-import os
 import re
 
 from vtrace.errors import CannotWorkError
 from vtrace.ovs.flowtext import is_decimal
+from vtrace.ovs.namespace import entering, pid_of
 from vtrace.ovs.program import run_program
 from vtrace.ovs.unixctl import call
 
@@ -23,8 +23,8 @@ _LOOKUPS = re.compile(r"^\s*lookups: hit:\d+ missed:\d+ lost:([0-9]{1,20})\b", r
 async def socket_drops(rundir: str) -> dict[str, int]:
     """By device what its sockets dropped, where ovs-vswitchd lives; nothing where that can't be read."""
     try:
-        inside = f"--net=/proc/{_process(rundir)}/ns/net"
-        done = await run_program(["nsenter", inside, "ss", "-0", "-n", "-m", "-a"], timeout_s=READ_TIMEOUT_S)
+        argv = [*entering(rundir), "ss", "-0", "-n", "-m", "-a"]
+        done = await run_program(argv, timeout_s=READ_TIMEOUT_S)
     except (OSError, ValueError, CannotWorkError):
         return {}
     return parse_sockets(done.stdout) if done.status == 0 else {}
@@ -42,7 +42,7 @@ async def lost_upcalls(path: str, kind: str) -> int:
 def received(rundir: str) -> dict[str, int]:
     """By device the packets that came in, where ovs-vswitchd lives."""
     try:
-        with open(f"/proc/{_process(rundir)}/net/dev", encoding="ascii") as file:
+        with open(f"/proc/{pid_of(rundir)}/net/dev", encoding="ascii") as file:
             return parse_received(file.read())
     except (OSError, ValueError):
         return {}
@@ -66,8 +66,3 @@ def parse_received(text: str) -> dict[str, int]:
     """Reads /proc/net/dev (proc(5)): the packets received."""
     rows = [(line.partition(":")[0].strip(), line.partition(":")[2].split()) for line in text.splitlines()]
     return {name: int(values[1]) for name, values in rows if len(values) > 1 and is_decimal(values[1])}
-
-
-def _process(rundir: str) -> int:
-    with open(os.path.join(rundir, "ovs-vswitchd.pid"), encoding="ascii") as file:
-        return int(file.read(64))

@@ -5,11 +5,10 @@ Read where ovs-vswitchd lives: its network namespace may not be ours.
 
 from __future__ import annotations
 
-import os
-
 import msgspec
 
 from vtrace.errors import CannotWorkError
+from vtrace.ovs.namespace import entering
 from vtrace.ovs.program import run_program
 
 READ_TIMEOUT_S = 3
@@ -26,17 +25,11 @@ class DeviceQueue(msgspec.Struct, frozen=True, kw_only=True):
 async def device_queues(rundir: str) -> dict[str, DeviceQueue]:
     """The queues of all devices that have one; nothing where they can't be read."""
     try:
-        inside = f"--net={_namespace(rundir)}"
-        done = await run_program(["nsenter", inside, "tc", "-s", "-j", "qdisc", "show"], timeout_s=READ_TIMEOUT_S)
+        argv = [*entering(rundir), "tc", "-s", "-j", "qdisc", "show"]
+        done = await run_program(argv, timeout_s=READ_TIMEOUT_S)
     except (OSError, ValueError, CannotWorkError):
         return {}
     return parse_queues(done.stdout) if done.status == 0 else {}
-
-
-def _namespace(rundir: str) -> str:
-    """The network namespace of ovs-vswitchd."""
-    with open(os.path.join(rundir, "ovs-vswitchd.pid"), encoding="ascii") as file:
-        return f"/proc/{int(file.read(64))}/ns/net"
 
 
 class _Row(msgspec.Struct):

@@ -74,10 +74,6 @@ def run(arguments: argparse.Namespace) -> int:
 
     spec = _spec(arguments)
     admission.check(spec)
-    if arguments.records:
-        from vtrace.collect.writing import check_path
-
-        check_path(arguments.records)
     if arguments.controller:
         raise CannotWorkError(
             "There is no controller to give the task to",
@@ -100,6 +96,12 @@ def run(arguments: argparse.Namespace) -> int:
             bridge=arguments.bridge,
         )
     end_as_by_ctrl_c()
+    _give_up_privileges(cloud, arguments.records)
+    if arguments.records:
+        # Not before: Arrow has threads of its own, and privileges are each thread's.
+        from vtrace.collect.writing import check_path
+
+        check_path(arguments.records)
     while True:
         answer = anyio.run(partial(_diagnose, spec, cloud, arguments.records))
         _print(answer, as_json=arguments.json)
@@ -107,10 +109,33 @@ def run(arguments: argparse.Namespace) -> int:
             return exit_code(answer)
 
 
+def _give_up_privileges(cloud: Cloud, records: Path | None) -> None:
+    """Keeps of root what the task takes, and says so; a kernel that refuses is told of, too."""
+    from vtrace.agent import privileges
+
+    plain = (
+        [(server.rundir, bridge) for server in cloud.plain.servers for bridge in server.bridges] if cloud.plain else []
+    )
+    places = [*((server.rundir, server.bridge) for server in cloud.servers), *plain]
+    rundirs, bridges = (list(dict.fromkeys(names)) for names in zip(*places, strict=True))
+    writes = [str(records.parent)] if records else []
+    keep = privileges.needed(rundirs, bridges, remotes=[cloud.nb, cloud.sb], writes=writes)
+    try:
+        left = privileges.drop(keep)
+    except OSError as error:
+        _say(f"privileges could not be given up: {error}")
+        return
+    _say(privileges.told(keep, left))
+
+
+def _say(text: str) -> None:
+    print(f"vtrace: {text}", file=sys.stderr, flush=True)
+
+
 async def _diagnose(spec: TaskSpec, cloud: Cloud, records: Path | None) -> Answer:
     from vtrace.embedded import diagnose
 
-    return await diagnose(spec, cloud, lambda text: print(f"vtrace: {text}", file=sys.stderr, flush=True), records)
+    return await diagnose(spec, cloud, _say, records)
 
 
 def _print(answer: Answer, *, as_json: bool) -> None:

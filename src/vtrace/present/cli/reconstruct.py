@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import resource
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,7 +46,12 @@ def run(arguments: argparse.Namespace) -> int:
 
     keep_freed_memory()
     threads = arguments.threads or len(os.sched_getaffinity(0))
-    found = reconstruct_stored(open_stored(arguments.file), threads=threads)
+    _bound_memory()
+    try:
+        found = reconstruct_stored(open_stored(arguments.file), threads=threads)
+    except MemoryError as error:
+        what = "There is not enough memory for these log records"
+        raise UsageError(what, str(arguments.file), str(error), "Write fewer into a file") from error
     if arguments.task:
         known = {task.task for task in found.tasks}
         for name in arguments.task:
@@ -58,6 +64,14 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         print("\n".join(text(found)))
     return exit_code(found)
+
+
+def _bound_memory() -> None:
+    """No more memory than the machine has: a small file can unpack to any size, and not at the cost of others."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    own = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if soft == resource.RLIM_INFINITY or soft > own:
+        resource.setrlimit(resource.RLIMIT_DATA, (own, hard))
 
 
 def exit_code(found: Answers) -> int:

@@ -129,7 +129,9 @@ def test_every_imported_package_is_a_declared_dependency() -> None:
     assert not undeclared
 
 
-@pytest.mark.parametrize("name", ["requirements-build.txt", "requirements.txt", "requirements-dev.txt"])
+@pytest.mark.parametrize(
+    "name", ["requirements-build.txt", "requirements.txt", "requirements-dev.txt", "requirements-fuzz.txt"]
+)
 def test_requirements_are_pinned_by_hash_and_name_no_registry(name: str) -> None:
     text = (ROOT / name).read_text()
     entries = re.split(r"\n(?=[a-z0-9])", "\n".join(line for line in text.splitlines() if not line.startswith("#")))
@@ -175,6 +177,17 @@ def test_links_between_the_documents_lead_somewhere() -> None:
             if not (path.parent / target.split("#")[0]).exists():
                 dead.append(f"{name_of(path)}: {target}")
     assert not dead
+
+
+def test_the_threat_model_names_tests_that_there_are() -> None:
+    named = re.findall(r"`([a-z/_]+\.py): (test_\w+)`", (ROOT / "docs/threat-model.md").read_text())
+    assert len(named) > 20
+    missing = [
+        f"{file}: {test}"
+        for file, test in named
+        if not re.search(rf"^(?:async )?def {test}\(", (ROOT / "tests" / file).read_text(), re.MULTILINE)
+    ]
+    assert not missing
 
 
 def test_decisions_are_numbered_and_complete() -> None:

@@ -46,14 +46,8 @@ def parse_limits(text: str) -> tuple[CtZone, ...]:
 
 
 async def controller_state(rundir: str) -> str:
-    """What keeps ovn-controller from its work, in words; empty if nothing does.
-
-    Its sockets are in the run directory of Open vSwitch or in OVN's own beside that (ovn-appctl(8)).
-    """
-    place = ""
-    for candidate in (rundir, str(anyio.Path(rundir).parent / "ovn")):
-        if not place and await anyio.Path(candidate, f"{_DAEMON}.pid").exists():
-            place = candidate
+    """What keeps ovn-controller from its work, in words; empty if nothing does."""
+    place = await controller_place(rundir)
     if not place:
         return "is not running"
     try:
@@ -67,4 +61,15 @@ async def controller_state(rundir: str) -> str:
         return ""
     except CannotWorkError:
         return "does not answer"
+    return ""
+
+
+async def controller_place(rundir: str) -> str:
+    """Where ovn-controller's sockets are: the run directory of Open vSwitch or OVN's own beside that (ovn-appctl(8)).
+
+    Empty where it runs in neither.
+    """
+    for candidate in (rundir, str(anyio.Path(rundir).parent / "ovn")):
+        if await anyio.Path(candidate, f"{_DAEMON}.pid").exists():
+            return candidate
     return ""

@@ -112,10 +112,13 @@ class OfCtl:
         """Of each group of the bridge the action lists of its buckets."""
         return parse_groups((await self._run("--no-names", "dump-groups")).stdout)
 
+    async def meter_features(self) -> str:
+        """What `meter-features` prints: the largest id, and what the meters can do."""
+        return (await self._run("meter-features")).stdout
+
     async def max_meter(self) -> int:
         """The number of meters the bridge can hold (meter features); 0 if it has none."""
-        done = await self._run("meter-features")
-        return _labelled(done.stdout).get("max_meter", 0)
+        return _labelled(await self.meter_features()).get("max_meter", 0)
 
     async def meters(self) -> tuple[MeterStat, ...]:
         """All meters of the bridge: configuration and counters."""

@@ -12,7 +12,7 @@ import msgspec
 
 from vtrace import __version__
 from vtrace.errors import CannotWorkError, UsageError, VTraceError, first_leaf
-from vtrace.present.cli import bench, diagnose, generate, lab, reconstruct
+from vtrace.present.cli import bench, diagnose, doctor, generate, lab, reconstruct
 
 EXIT_CANNOT_WORK = 4
 EXIT_INTERRUPTED = 130
@@ -33,6 +33,7 @@ def parser() -> argparse.ArgumentParser:
         dest="command", required=True, metavar="COMMAND", parser_class=_Parser
     )
     diagnose.add_parser(commands)
+    doctor.add_parser(commands)
     lab.add_parser(commands)
     reconstruct.add_parser(commands)
     generate.add_parser(commands)

@@ -1,0 +1,1 @@
+"""`vtrace doctor`: looks at a host before the first color, and changes nothing."""

@@ -32,9 +32,16 @@ _REWRITES = {
 }
 
 
+class _Console(Console):
+    """Who reads the answer may stop reading it (`| head`): the library would then exit with 1, which means "loss"."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
 def render(answer: Answer, console: Console | None = None) -> None:
     """Prints an answer to a terminal or a pipe."""
-    out = console or Console(highlight=False, soft_wrap=True)
+    out = console or _Console(highlight=False, soft_wrap=True)
     out.print(_headline(answer))
     several = has_several_pairs(answer)
     for line in _of_several(answer) if several else [line for v in answer.verdicts for line in _verdict(v)]:

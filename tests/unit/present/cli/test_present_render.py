@@ -189,3 +189,20 @@ def test_notes_and_cost_are_shown() -> None:
 def test_what_is_not_known_is_not_called_none() -> None:
     unknown = Verdict(kind="lost_between", from_="a", to="b", packets=1, where=Where(server="hv1"), why=WHY)
     assert "None" not in text(unknown, loss="yes")
+
+
+class _Closed(StringIO):
+    """Standard output whose reader has gone (`| head`)."""
+
+    def write(self, text: str) -> int:
+        raise BrokenPipeError
+
+    def fileno(self) -> int:
+        raise OSError
+
+
+def test_a_reader_that_goes_away_is_no_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the exit code would be 1, as of a loss."""
+    monkeypatch.setattr("sys.stdout", _Closed())
+    with pytest.raises(BrokenPipeError):
+        render(Answer(task=TaskAnswer(id="t1", state="done"), loss="yes", verdicts=(DROPPED,)))

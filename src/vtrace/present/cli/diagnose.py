@@ -139,12 +139,28 @@ async def _diagnose(spec: TaskSpec, cloud: Cloud, records: Path | None) -> Answe
 
 
 def _print(answer: Answer, *, as_json: bool) -> None:
-    if as_json:
-        print(msgspec.json.format(msgspec.json.encode(answer)).decode(), flush=True)
-    else:
-        from vtrace.present.cli.render import render
+    """Writes the answer to stdout.
 
-        render(answer)
+    Raises:
+        CannotWorkError: it can't be written (a full disk), and exit codes 0 to 3 would say what nobody can read.
+    """
+    try:
+        if as_json:
+            print(msgspec.json.format(msgspec.json.encode(answer)).decode(), flush=True)
+        else:
+            from vtrace.present.cli.render import render
+
+            render(answer)
+            sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise CannotWorkError(
+            f"The answer could not be written (loss: {answer.loss})",
+            "stdout",
+            error.strerror or str(error),
+            "Nothing of ours is left on the bridges; make room, and ask again",
+        ) from error
 
 
 def exit_code(answer: Answer) -> int:

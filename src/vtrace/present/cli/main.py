@@ -114,9 +114,14 @@ def _require_text(words: Sequence[str]) -> None:
 
 
 def report(error: VTraceError, *, as_json: bool) -> None:
-    """Says what went wrong: text to stderr, and with --json the one document to stdout."""
-    if as_json:
-        print(msgspec.json.format(msgspec.json.encode({"error": error.as_dict()})).decode())
+    """Says what went wrong: text to stderr, and with --json the one document to stdout, if that takes it."""
+    try:
+        if as_json:
+            print(msgspec.json.format(msgspec.json.encode({"error": error.as_dict()})).decode())
+        sys.stdout.flush()
+    except OSError:
+        # What is still to be written would be tried again at the end, and make an exit code of its own.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     print(f"vtrace: {error}", file=sys.stderr)
 
 

@@ -6,6 +6,7 @@ A plain lab has Open vSwitch alone.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from vtrace.errors import CannotWorkError
 from vtrace.lab import bgp, bridges, links, plan
@@ -22,6 +23,7 @@ NEIGHBOR_AGING_S = 3600
 PROBE_INTERVAL_S = 60
 """Between ovn-controller and its databases and bridge: patient, for a machine of two cores runs it all."""
 
+DATABASES: tuple[Literal["nb"], Literal["sb"]] = ("nb", "sb")
 CENTRAL_DAEMONS = ("ovnnb_db", "ovnsb_db", "ovn-northd")
 SWITCH_DAEMONS = ("ovsdb-server", "ovs-vswitchd")
 
@@ -60,13 +62,24 @@ def start_central(state: LabState) -> None:
     """Start the northbound and southbound databases and ovn-northd."""
     rundir = lab_state.node_directory(state.name, "central")
     rundir.mkdir(parents=True, exist_ok=True)
-    for short, daemon in (("nb", "ovnnb_db"), ("sb", "ovnsb_db")):
-        database = rundir / f"{daemon}.db"
-        run_on(state, "central", ["ovsdb-tool", "create", str(database), str(OVN_SCHEMAS / f"ovn-{short}.ovsschema")])
-        argv = ["ovsdb-server", f"--remote=punix:{rundir}/{daemon}.sock", f"--unixctl={rundir}/{daemon}.ctl"]
-        if short == "sb":
-            argv.append(f"--remote=ptcp:{plan.SB_PORT}:{plan.CENTRAL_MGMT_ADDRESS}")
-        _start(state, "central", [*argv, str(database)], daemon)
+    for short in DATABASES:
+        database, schema = rundir / f"ovn{short}_db.db", OVN_SCHEMAS / f"ovn-{short}.ovsschema"
+        run_on(state, "central", ["ovsdb-tool", "create", str(database), str(schema)])
+        start_database(state, short)
+    start_northd(state)
+
+
+def start_database(state: LabState, short: Literal["nb", "sb"]) -> None:
+    """Start the server of OVN's northbound or southbound database."""
+    rundir, daemon = lab_state.node_directory(state.name, "central"), f"ovn{short}_db"
+    argv = ["ovsdb-server", f"--remote=punix:{rundir}/{daemon}.sock", f"--unixctl={rundir}/{daemon}.ctl"]
+    if short == "sb":
+        argv.append(f"--remote=ptcp:{plan.SB_PORT}:{plan.CENTRAL_MGMT_ADDRESS}")
+    _start(state, "central", [*argv, str(rundir / f"{daemon}.db")], daemon)
+
+
+def start_northd(state: LabState) -> None:
+    """Start ovn-northd."""
     northd = ["ovn-northd", f"--ovnnb-db={state.nb_remote}", f"--ovnsb-db={state.sb_remote}"]
     _start(state, "central", northd, "ovn-northd")
 
@@ -76,11 +89,21 @@ def start_switch(state: LabState, server: LabServer) -> None:
     rundir = Path(server.rundir)
     rundir.mkdir(parents=True, exist_ok=True)
     run_on(state, server.name, ["ovsdb-tool", "create", str(rundir / "conf.db"), str(OVS_SCHEMA)])
-    ovsdb = ["ovsdb-server", str(rundir / "conf.db"), f"--remote=punix:{rundir}/db.sock"]
-    _start(state, server.name, [*ovsdb, "--remote=db:Open_vSwitch,Open_vSwitch,manager_options"], "ovsdb-server")
+    start_switch_database(state, server)
     run_on(state, server.name, ["ovs-vsctl", "--no-wait", *_switch_configuration(state, server)])
+    start_vswitchd(state, server)
+
+
+def start_switch_database(state: LabState, server: LabServer) -> None:
+    """Start a server's ovsdb-server."""
+    ovsdb = ["ovsdb-server", f"{server.rundir}/conf.db", f"--remote=punix:{server.rundir}/db.sock"]
+    _start(state, server.name, [*ovsdb, "--remote=db:Open_vSwitch,Open_vSwitch,manager_options"], "ovsdb-server")
+
+
+def start_vswitchd(state: LabState, server: LabServer) -> None:
+    """Start a server's ovs-vswitchd, with the bridge of the underlay ready. Started anew, too."""
     # --disable-system: never look for the kernel's Open vSwitch, which belongs to the machine.
-    _start(state, server.name, ["ovs-vswitchd", f"unix:{rundir}/db.sock", "--disable-system"], "ovs-vswitchd")
+    _start(state, server.name, ["ovs-vswitchd", f"unix:{server.rundir}/db.sock", "--disable-system"], "ovs-vswitchd")
     _wait_for_port(server, plan.UNDERLAY_BRIDGE, state)
     links.set_up_underlay(state, server)
     entries = "\n".join(_underlay_entries(state, server)) + "\n"

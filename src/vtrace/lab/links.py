@@ -150,11 +150,11 @@ def set_up_underlay(state: LabState, server: LabServer) -> None:
     """
     bridge = plan.UNDERLAY_BRIDGE
     address = f"{server.tunnel_address}/{plan.TUNNEL_PREFIX_LENGTH}"
-    lines = [f"addr add {address} dev {bridge} noprefixroute", f"link set dev {bridge} mtu {WIRE_MTU} up"]
+    lines = [f"addr replace {address} dev {bridge} noprefixroute", f"link set dev {bridge} mtu {WIRE_MTU} up"]
     for other in state.servers:
         if other.name != server.name:
             gateway = gateway_of(state.wire_between(server.name, other.name), server.name)
-            lines.append(f"route add {other.tunnel_address}/32 via {gateway} dev {bridge} onlink")
+            lines.append(f"route replace {other.tunnel_address}/32 via {gateway} dev {bridge} onlink")
     _on(state, server.name, lines, ())
 
 

@@ -127,7 +127,7 @@ class Arming:
         Raises:
             VTraceError: a bridge is not understood, or where a pair's packets come in nobody answers.
         """
-        needed = {name for pair in self._pairs for name in self._only_entrance(pair)}
+        needed = {name for pair in self._pairs for name in self.only_entrance(pair)}
         try:
             async with anyio.create_task_group() as group:
                 for name in self.live:
@@ -149,7 +149,7 @@ class Arming:
             reason = str(error) or f"no answer within {ANSWER_S:g} s"
             self.notes.append(f"{self._inventory.server(name)} does not answer: {reason}")
 
-    def _only_entrance(self, pair: Pair) -> set[str]:
+    def only_entrance(self, pair: Pair) -> set[str]:
         """The one server by which the pair's packets can come in; none where there are several."""
         found: set[str] = set()
         for port in self._inventory.ends(pair.source):

@@ -547,9 +547,15 @@ class TaskRunner:
         return found
 
     async def _cost_of(self, name: str, agent: AgentLink) -> None:
+            blinded=frozenset(self._blinded()),
         cost = AgentCost()
         try:
             cost = await agent.cost()
+    def _blinded(self) -> list[int]:
+        """The pairs that had too few packets when the one server where they come in stopped to answer."""
+        few = [pair for index, pair in self._pairs.items() if not self._follow.has_enough(index)]
+        return [pair.index for pair in few if self._arming.only_entrance(pair) & self._arming.given_up]
+
         except VTraceError as error:
             self.outcome.notes.append(f"{self._inventory.server(name)}: its cost is not known: {error}")
         self.outcome.costs[name] = cost

@@ -70,6 +70,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         disturbances: when (nanoseconds since the epoch) and on which chassis somebody took our entries off.
         for_others: packets of each pair that were sent to an address it shares and went on to other endpoints.
         not_begun: numbers of the pairs that the task ended too early to color.
+        blinded: numbers of those of which no more packets are seen: the server where they come in hangs or died.
         changes: of the topology, while the task ran.
         reply_asked: whether the reply direction is colored too, so that it need not be counted.
         packets_asked: N for each pair and direction.
@@ -93,6 +94,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     for_others: Mapping[int, int] = {}
     disturbances: tuple[tuple[str, int], ...] = ()
     not_begun: frozenset[int] = frozenset()
+    blinded: frozenset[int] = frozenset()
     changes: tuple[Change, ...] = ()
 
     def pair(self, index: int) -> Pair:

@@ -195,6 +195,9 @@ def _pair_answer(
         loss = "no"
     elif "unclear" in patterns or not packets.colored or packets.evidence_missing > MISSING_LIMIT * packets.colored:
         loss = "unknown"
+    elif pair.index in case.blinded:
+        # What came before all arrived. Whether anything goes in now nobody knows.
+        loss = "unknown"
     else:
         loss = "no"
     start, end = pair.task_ends

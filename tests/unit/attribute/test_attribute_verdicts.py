@@ -102,6 +102,12 @@ def test_all_delivered() -> None:
     assert found.packets == Packets(colored=10, delivered=10)
 
 
+@pytest.mark.parametrize(("blinded", "loss"), [({0}, "unknown"), ({1}, "no"), (set(), "no")])
+def test_of_a_pair_whose_first_server_died_no_loss_is_no_answer(blinded: set[int], loss: str) -> None:
+    found = attribute(case(log_of("." * 10).records, blinded=frozenset(blinded)))
+    assert (found.loss, found.packets.delivered) == (loss, 10)
+
+
 def test_names_of_a_reply_are_those_of_the_task() -> None:
     # web1 sends the reply: the task is from web2 to web1.
     verdict = only(attribute(case(log_of(".").records, pairs=[pair(direction=Direction.REPLY)], reply_asked=True)))

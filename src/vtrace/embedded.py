@@ -17,7 +17,7 @@ import msgspec
 import msgspec.structs
 
 from vtrace import kept_code
-from vtrace.agent.chassis import CLOSE_TIMEOUT_S, HANGING_TIMEOUT_S, ChassisAgent, rundir_or_fail
+from vtrace.agent.chassis import CLOSE_TIMEOUT_S, HANGING_TIMEOUT_S, RESTORE_AFTER_HANG_S, ChassisAgent, rundir_or_fail
 from vtrace.agent.plain import PlainAgent
 from vtrace.analyzer.arming import TIME_STEP_S
 from vtrace.analyzer.runner import Outcome, Progress, TaskRunner
@@ -164,11 +164,9 @@ async def diagnose(spec: TaskSpec, cloud: Cloud, progress: Progress, records: Pa
         admission.refuse_dscp_conflict(conflicts, allowed=spec.allow_dscp_conflict)
         runner = TaskRunner(spec, pairs, agents, inventory, ObjectResolver(databases, inventory), progress, crew)
         runner.keeps_records = records is not None
-        case = await runner.run()
+        case = await _run(runner, agents)
         found = attribute(case)
-        for name in runner.silent_servers:
-            agents[name].hangs = True
-        left = await _close(agents, runner.outcome.notes)
+        left = await _close(agents, inventory, runner.outcome.notes)
     outcome = runner.outcome
     if records is not None:
         _keep(records, spec, case, outcome)
@@ -201,11 +199,9 @@ async def _diagnose_plain(
         admission.refuse_dscp_conflict(conflicts, allowed=spec.allow_dscp_conflict)
         runner = TaskRunner(spec, pairs, agents, inventory, PlainObjects(inventory), progress)
         runner.keeps_records = records is not None
-        case = await runner.run()
+        case = await _run(runner, agents)
         found = attribute(case)
-        for name in runner.silent_servers:
-            agents[name].hangs = True
-        left = await _close(agents, runner.outcome.notes)
+        left = await _close(agents, inventory, runner.outcome.notes)
     if records is not None:
         _keep(records, spec, case, runner.outcome)
     runner.outcome.notes += runner.bridge_notes()
@@ -225,18 +221,36 @@ def _keep(path: Path, spec: TaskSpec, case: Case, outcome: Outcome) -> None:
         outcome.notes.append(f"the records were not kept: {error}")
 
 
-async def _close(agents: Mapping[str, ChassisAgent], notes: list[str]) -> int:
+async def _run(runner: TaskRunner, agents: Mapping[str, ChassisAgent]) -> Case:
+    """Runs a task. Its agents know then, also if it is broken off, which servers hang."""
+    try:
+        return await runner.run()
+    finally:
+        for name, agent in agents.items():
+            agent.hangs = name in runner.silent_servers
+            # What a server that hangs has colored, or holds colored, goes on when it does.
+            agent.outlives = bool(runner.hanging_servers) and not agent.hangs
+
+
+async def _close(agents: Mapping[str, ChassisAgent], inventory: Inventory, notes: list[str]) -> int:
     """Ends all agents at once; how many entries of ours are left."""
     left: list[int] = []
 
     async def end(agent: ChassisAgent) -> None:
         try:
             with anyio.fail_after(HANGING_TIMEOUT_S if agent.hangs else CLOSE_TIMEOUT_S):
-                left.append((await agent.close()).entries_left)
+                found = (await agent.close()).entries_left
+            left.append(found)
+            if found and agent.outlives:
+                notes.append(
+                    f"{inventory.server(agent.chassis)}: {found} entries that take the color off stay for "
+                    f"{RESTORE_AFTER_HANG_S} s, since another server hangs"
+                )
         except (VTraceError, TimeoutError) as error:
             agent.hangs = True
             why = str(error) or "its Open vSwitch does not answer"
-            notes.append(f"{agent.chassis}: not everything could be removed, it times out: {why}")
+            server = inventory.server(agent.chassis)
+            notes.append(f"{server}: not everything could be removed, it times out: {why}")
 
     async with anyio.create_task_group() as group:
         for agent in agents.values():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 import time
 from collections import defaultdict
@@ -14,6 +15,7 @@ import anyio
 import anyio.abc
 from anyio.abc import TaskGroup
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+from msgspec.structs import replace
 
 from vtrace.agent.claims import Claims, bridge_lock
 from vtrace.agent.inspector import Inspector
@@ -26,7 +28,7 @@ from vtrace.collect.link import AgentCost, AgentEvent, AgentLost, Disturbed, Sit
 from vtrace.color import registry
 from vtrace.errors import BridgeNotUnderstoodError, CannotWorkError, VTraceError
 from vtrace.model.inspection import SiteReport
-from vtrace.model.openflow import PacketIn, TunnelPort
+from vtrace.model.openflow import FlowEntry, PacketIn, TunnelPort
 from vtrace.model.plan import Claim, PlannedEntry
 from vtrace.ovs import bridge as ovs_bridge
 from vtrace.ovs import layout as ovs_layout
@@ -44,8 +46,11 @@ RENEW_TIMEOUT_S = 8
 DRAIN_TIMEOUT_S = 3
 # What others may do to our entries, and how it is told.
 _DISTURBING = {"delete": "deleted", "modified": "changed"}
+# For so long the color is taken off on the other servers when one hangs: what it holds back comes when it goes on.
+RESTORE_AFTER_HANG_S = 30
 # What dpctl(8) says of a port that is not there any more.
 _PORT_GONE = "unknown port"
+_COPY = re.compile(r"controller\([^()]*\),")
 
 
 class ChassisAgent:
@@ -61,6 +66,7 @@ class ChassisAgent:
 
     Attributes:
         hangs: set by whoever found that the server does not answer: closing then does not wait for it.
+        outlives: set where another server of the task hangs: closing leaves what restores for a while.
     """
 
     def __init__(
@@ -85,7 +91,9 @@ class ChassisAgent:
         self._colors: set[int] = set()
         self._colored: set[tuple[int, int]] = set()
         self._closing = False
+        self._restoring: dict[int, FlowEntry] = {}
         self.hangs = False
+        self.outlives = False
         self.chassis = ""
 
     @classmethod
@@ -182,6 +190,8 @@ class ChassisAgent:
             self._logger.hooks[planned.entry.cookie, planned.hook.ofport] = planned.hook
             if planned.hook.role == registry.Role.COLOR:
                 self._colored.add((planned.hook.ofport, planned.hook.color))
+            elif planned.hook.role == registry.Role.RESTORE:
+                self._restoring[planned.entry.cookie] = planned.entry
         added = [planned.entry for planned in entries]
         with self._own.adding(added):
             await self._ofctl.add_entries(added)
@@ -309,13 +319,35 @@ class ChassisAgent:
         await self.drain()
         for role in (registry.Role.PROBE, registry.Role.NEIGHBOR, registry.Role.MATCH):
             await self.remove(role)
-        await self._delete(generation, registry.GENERATION_MASK)
+        restoring = await self._restore_on() if self.outlives else 0
+        if restoring:
+            for role in set(registry.Role) - {registry.Role.RESTORE}:
+                await self.remove(role)
+        else:
+            await self._delete(generation, registry.GENERATION_MASK)
         left = await self._ofctl.dump_entries(cookie=(generation, registry.GENERATION_MASK))
         if self._others.fatal is not None:
             left = tuple(e for e in left if self._others.is_left(e))
-        if not left:
+        if len(left) <= restoring:
             await self._claims.release()
         return AgentCost(entries_installed=self._installed, entries_left=len(left))
+
+    async def _restore_on(self) -> int:
+        """Makes the entries that restore, where they still stand, do only that, for a while; how many they are.
+
+        They make no copies any more: nobody would read them, and their meters go.
+        """
+        value = registry.cookie(registry.Role.RESTORE, self._claims.claim.generation) if self._claims.claim else 0
+        there = {e.cookie for e in await self._ofctl.dump_entries(cookie=(value, registry.ROLE_MASK))}
+        kept = [
+            replace(entry, actions=_COPY.sub("", entry.actions), hard_timeout_s=RESTORE_AFTER_HANG_S)
+            for cookie, entry in self._restoring.items()
+            if cookie in there
+        ]
+        # They take the place of those that stand, time-outs too (OpenFlow 1.3.5, section 6.4, OFPFC_ADD).
+        with self._own.adding(kept):
+            await self._ofctl.add_entries(kept)
+        return len(kept)
 
     async def _read(self, claim: Claim, *, task_status: anyio.abc.TaskStatus[None]) -> None:
         """Reads the OpenFlow channel until the agent closes."""

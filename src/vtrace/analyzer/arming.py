@@ -515,7 +515,8 @@ class Arming:
         except (VTraceError, TimeoutError) as error:
             self.given_up.add(agent.chassis)
             server = self._inventory.server(agent.chassis)
-            self.notes.append(f"{server}: coloring could not be ended, its entries time out: {error}")
+            reason = str(error) or f"no answer within {STOP_S:g} s"
+            self.notes.append(f"{server}: coloring could not be ended, its entries time out: {reason}")
 
     async def _withdraw(self, use: ColorUse) -> None:
         """Takes a color out of use everywhere: coloring first, restoring last."""

@@ -18,6 +18,7 @@ from vtrace.analyzer.follow import Follower
 from vtrace.analyzer.neighbors import Neighbors
 from vtrace.analyzer.pulses import Allowed, Pulses, cuts_of_counted
 from vtrace.analyzer.questions import about_replies
+from vtrace.analyzer.stalls import Stalls
 from vtrace.analyzer.topology import Moved, Topology, TopologyFollower
 from vtrace.analyzer.tunnels import check_now
 from vtrace.analyzer.turns import Turns
@@ -128,6 +129,8 @@ class TaskRunner:
         )
         self._disturbed: set[str] = set()
         self._disturbances: list[tuple[str, int]] = []
+        self._gone: set[str] = set()
+        self._stalls = Stalls(self._note_stall)
         self._missing_color: set[int] = set()
         self._early_dscps: set[int] = set()
         self._counts: dict[int, int] = defaultdict(int)
@@ -165,6 +168,7 @@ class TaskRunner:
     async def _color_and_collect(self) -> None:
         async with anyio.create_task_group() as group:
             group.start_soon(_import_meanwhile)
+            group.start_soon(self._stalls.watch)
             for agent in self._agents.values():
                 group.start_soon(self._collect, agent, group)
             self._collecting = group
@@ -183,6 +187,11 @@ class TaskRunner:
                 await self._until_enough(group)
             await self._finish(expired=limit.cancelled_caught)
             group.cancel_scope.cancel()
+
+    def _note_stall(self, chassis: str, stalled_s: float) -> None:
+        self._disturbances.append((chassis, time.time_ns()))
+        server = self._inventory.server(chassis)
+        self.outcome.notes.append(f"nothing was read for {stalled_s:.1f} s: copies of packets on {server} may be lost")
 
     def _keeper(self, topology: Topology) -> TopologyFollower:
         """What follows the topology for this task."""
@@ -234,6 +243,7 @@ class TaskRunner:
                 self._take(waiting, group)
 
     def _take(self, event: AgentEvent, group: anyio.abc.TaskGroup) -> None:
+        self._stalls.take(event.chassis)
         if isinstance(event, LogRecord):
             self.outcome.records.append(event)
             now_s = time.monotonic()
@@ -261,6 +271,9 @@ class TaskRunner:
         elif isinstance(event, AgentLost):
             self._asking.lost_agents.add(event.chassis)
             self.outcome.notes.append(f"{self._inventory.server(event.chassis)}: {event.reason}")
+            if event.chassis not in self._gone:
+                self._gone.add(event.chassis)
+                group.start_soon(self._go_on_without, event.chassis)
 
     def _stop_pair(self, index: int, group: anyio.abc.TaskGroup) -> None:
         if index not in self._arming.stopped:
@@ -318,6 +331,14 @@ class TaskRunner:
         except VTraceError as error:
             self._asking.lost_agents.add(chassis)
             self.outcome.notes.append(f"{self._inventory.server(chassis)} could not be armed again: {error}")
+
+    async def _go_on_without(self, chassis: str) -> None:
+        """Takes the color off before packets get to a server whose Open vSwitch ended: anew it has no entries."""
+        self._arming.given_up.add(chassis)
+        try:
+            await self._arming.change(self._inventory, tuple(self._pairs.values()))
+        except VTraceError as error:
+            self.outcome.notes.append(f"{self._inventory.server(chassis)}: could not be left out: {error}")
 
     async def _adopt(self, moved: Moved) -> None:
         """Takes note of a changed topology; what counts by entries that are about to go is counted."""
@@ -526,13 +547,24 @@ class TaskRunner:
             entered=dict(self._entered_packets),
             for_others=dict(self._follow.for_others),
             not_begun=frozenset(self._arming.waiting),
+            blinded=frozenset(self._blinded()),
             reply_asked=Direction.REPLY in self._spec.directions,
         )
+
+    def _blinded(self) -> list[int]:
+        """The pairs that had too few packets when the one server where they come in stopped to answer."""
+        few = [pair for index, pair in self._pairs.items() if not self._follow.has_enough(index)]
+        return [pair.index for pair in few if self._arming.only_entrance(pair) & self._arming.given_up]
 
     @property
     def silent_servers(self) -> tuple[str, ...]:
         """The chassis whose Open vSwitch stopped to answer, or never did."""
         return tuple(sorted(self._arming.given_up))
+
+    @property
+    def hanging_servers(self) -> frozenset[str]:
+        """Those of them that may go on: of an Open vSwitch that has ended nothing comes any more."""
+        return frozenset(self._arming.given_up - self._gone)
 
     def _goals(self) -> dict[tuple[str, int], Goal]:
         """Where each pair's packets should arrive, if that is one place: it tells their copy in a flood."""
@@ -547,15 +579,9 @@ class TaskRunner:
         return found
 
     async def _cost_of(self, name: str, agent: AgentLink) -> None:
-            blinded=frozenset(self._blinded()),
         cost = AgentCost()
         try:
             cost = await agent.cost()
-    def _blinded(self) -> list[int]:
-        """The pairs that had too few packets when the one server where they come in stopped to answer."""
-        few = [pair for index, pair in self._pairs.items() if not self._follow.has_enough(index)]
-        return [pair.index for pair in few if self._arming.only_entrance(pair) & self._arming.given_up]
-
         except VTraceError as error:
             self.outcome.notes.append(f"{self._inventory.server(name)}: its cost is not known: {error}")
         self.outcome.costs[name] = cost

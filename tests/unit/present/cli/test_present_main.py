@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+from contextlib import redirect_stdout
 
 import pytest
 
@@ -96,6 +100,28 @@ def test_json_after_two_hyphens_is_somebody_elses(words: list[str], wanted: bool
 @pytest.mark.parametrize(("loss", "code"), [("no", 0), ("yes", 1), ("unknown", 3)])
 def test_exit_code_of_an_answer(loss: str, code: int) -> None:
     assert exit_code(Answer(task=TaskAnswer(id="1", state="done"), loss=loss)) == code
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+@pytest.mark.parametrize("loss", ["no", "yes"])
+def test_an_answer_that_a_full_disk_does_not_take_is_none(loss: str, as_json: bool) -> None:
+    answer = Answer(task=TaskAnswer(id="1", state="done"), loss=loss)
+    with open("/dev/full", "w", encoding="utf-8") as full, redirect_stdout(full):
+        with pytest.raises(CannotWorkError, match=f"loss: {loss}.*No space left"):
+            diagnose._print(answer, as_json=as_json)
+        # What is still in its buffer is to go nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), full.fileno())
+
+
+@pytest.mark.parametrize("more", [[], ["--json"]], ids=["text", "json"])
+def test_an_error_that_a_full_disk_does_not_take_is_told_on_stderr(more: list[str]) -> None:
+    words = ["diagnose", "--from", "a", "--to", "b", "--lab", "no-such-lab-of-the-unit-tests", *more]
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        argv = [sys.executable, "-m", "vtrace.present.cli.main", *words]
+        done = subprocess.run(argv, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert done.returncode == 4
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("vtrace: The lab 'no-such-lab-of-the-unit-tests' is not up")
 
 
 def test_of_several_errors_at_once_ours_is_told() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -73,7 +74,7 @@ def test_the_interval_narrows_as_the_root_of_their_number() -> None:
 def test_half_of_the_toggles_are_saved_and_drift_cancels() -> None:
     labels = slices.order(SLICES)
     assert labels == "ABBA" * 10
-    assert sum(a != b for a, b in zip(labels, labels[1:], strict=False)) == 20
+    assert sum(a != b for a, b in pairwise(labels)) == 20
     drifting = [100.0 - number for number in range(SLICES)]
     assert slices.difference(drifting, labels).value == pytest.approx(0.0)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from vtrace.errors import UsageError
 from vtrace.lab import programs
-from vtrace.present.cli import bench_reconstruct
+from vtrace.present.cli import bench_costs, bench_reconstruct
 from vtrace.present.cli.ending import end_as_by_ctrl_c
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ def add_parser(commands: Subparsers) -> None:
     add("--list", action="store_true", help="list the faults, and which codes have some")
     faults.set_defaults(func=_faults)
     bench_reconstruct.add_parser(kinds)
+    bench_costs.add_parser(kinds)
 
 
 def _faults(args: argparse.Namespace) -> int:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
-import os
 import shlex
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vtrace.errors import UsageError
+from vtrace.present.cli.bench_files import check_bounds, check_folder, document, write
 
 if TYPE_CHECKING:
     from vtrace.measuring.running import Store
@@ -84,7 +83,7 @@ def add_parser(kinds: Subparsers) -> None:
 
 def _speed(args: argparse.Namespace) -> int:
     forms, threads = _checked(args)
-    _check_folder(args.json)
+    check_folder(args.json)
     # Imported here, so that other commands don't wait for them.
     from vtrace.measuring import report, running, wire
 
@@ -97,20 +96,20 @@ def _speed(args: argparse.Namespace) -> int:
         sizes = {store.order: wire.bytes_per_record(store.path) for store in stores}
         compile_s = running.compile_s(plan) if "kernel" in forms and not args.no_compile else None
         figures = report.figures(plan, found, sizes, compile_s)
-    document = _document("reconstruct", figures, _command(args, "records seed runs threads only floods loops data"))
-    print("\n".join(report.text(document)))
-    _write(args.json, document)
+    told = document("reconstruct", figures, _command(args, "records seed runs threads only floods loops data"))
+    print("\n".join(report.text(told)))
+    write(args.json, told)
     return 0
 
 
 def _accuracy(args: argparse.Namespace) -> int:
-    _check_bounds([("--records", args.records, 1, _MOST_RECORDS)])
-    _check_folder(args.json)
+    check_bounds([("--records", args.records, 1, _MOST_RECORDS)])
+    check_folder(args.json)
     try:
         losses = tuple(dict.fromkeys(float(word) for word in args.losses.split(",")))
     except ValueError as error:
         raise UsageError(f"--losses {args.losses} can't be", "--losses", "", "Say 0,0.01, for example") from error
-    _check_bounds([("--losses", loss, 0, 1) for loss in losses])
+    check_bounds([("--losses", loss, 0, 1) for loss in losses])
     from vtrace.measuring import accuracy
     from vtrace.synthetic.options import Options
 
@@ -127,9 +126,9 @@ def _accuracy(args: argparse.Namespace) -> int:
             _say(f"{loss:.3g} of about {args.records:,} records lost")
             _generate(options, path, truth)
             found[f"{loss:g}"] = accuracy.accuracy(path, truth, _goals(options))
-    document = _document("accuracy", accuracy.document(found), _command(args, "records seed losses"))
-    print("\n".join(accuracy.text(document)))
-    _write(args.json, document)
+    told = document("accuracy", accuracy.document(found), _command(args, "records seed losses"))
+    print("\n".join(accuracy.text(told)))
+    write(args.json, told)
     return 0
 
 
@@ -161,7 +160,7 @@ def _goals(options: Options) -> dict[tuple[str, int], Goal]:
 
 
 def _checked(args: argparse.Namespace) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    _check_bounds((("--records", args.records, 1, _MOST_RECORDS), ("--runs", args.runs, 1, 1000)))
+    check_bounds((("--records", args.records, 1, _MOST_RECORDS), ("--runs", args.runs, 1, 1000)))
     forms = tuple(filter(None, args.only.split(","))) or tuple(FORMS)
     for form in forms:
         if form not in FORMS:
@@ -175,15 +174,8 @@ def _checked(args: argparse.Namespace) -> tuple[tuple[str, ...], tuple[int, ...]
         threads = tuple(dict.fromkeys(int(word) for word in args.threads.split(",")))
     except ValueError as error:
         raise UsageError(f"--threads {args.threads} can't be", "--threads", "", "Say 1,2, for example") from error
-    _check_bounds([("--threads", number, 1, 1024) for number in threads])
+    check_bounds([("--threads", number, 1, 1024) for number in threads])
     return forms, threads
-
-
-def _check_bounds(bounds: Sequence[tuple[str, float, float, float]]) -> None:
-    for name, value, low, high in bounds:
-        if not low <= value <= high:
-            why = f"it has to be {low:,} to {high:,}"
-            raise UsageError(f"{name} {value} is out of range", name, why, "See vtrace bench --help")
 
 
 def _given(paths: Sequence[Path]) -> tuple[Store, ...]:
@@ -238,12 +230,6 @@ def _generate(options: Options, path: Path, truth: Path | None = None) -> int:
     return generate(build_world(options), sink, TruthFile(truth)).delivered
 
 
-def _document(name: str, figures: Mapping[str, Any], command: str) -> dict[str, Any]:
-    from vtrace.bench.figures import commit, machine
-
-    return {"name": name, "figures": figures, "machine": machine(), "commit": commit(), "command": command}
-
-
 def _command(args: argparse.Namespace, names: str) -> str:
     words = ["vtrace", "bench", args.benchmark]
     for name in names.split():
@@ -252,18 +238,6 @@ def _command(args: argparse.Namespace, names: str) -> str:
             if value not in (None, ""):
                 words += [f"--{name.replace('_', '-')}", str(value)]
     return shlex.join(words)
-
-
-def _check_folder(path: Path | None) -> None:
-    """Before everything is measured, not after."""
-    if path is not None and (path.is_dir() or not os.access(path.absolute().parent, os.W_OK)):
-        why = "it is a folder" if path.is_dir() else "its folder is not there, or may not be written"
-        raise UsageError("The figures can't be written", str(path), why, "Name a file in a folder that may be written")
-
-
-def _write(path: Path | None, document: Mapping[str, Any]) -> None:
-    if path is not None:
-        path.write_text(json.dumps(document, indent=1) + "\n")
 
 
 def _say(text: str) -> None:

@@ -1,0 +1,116 @@
+"""`vtrace bench forwarding` and `vtrace bench agent`: what VTrace costs the servers it works on."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vtrace.errors import UsageError
+from vtrace.present.cli import bench_files
+from vtrace.present.cli.ending import end_as_by_ctrl_c
+
+if TYPE_CHECKING:
+    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+
+SLICES, SECONDS, ROUNDS = 40, 3.0, 3
+INSTRUCTION_SLICES = 20
+IDLE_S, COLORING_S = 30.0, 20.0
+CACHE, INSTRUCTIONS = "cache", "instructions"
+# Names of `costs.forwarding.CONDITIONS`; that module is not imported for `--help`.
+CONDITIONS = (
+    "noise", "idle", "match", "task", "task_tcp", "tasks_10", "tasks_100", "same_scope", "low", "low_same_scope",
+    "colored",
+)  # fmt: skip
+
+
+def add_parser(kinds: Subparsers) -> None:
+    """Registers the benchmarks."""
+    ways = kinds.add_parser(
+        "forwarding",
+        help="what other traffic loses while entries of VTrace are there",
+        description="Sends traffic through a lab without a pause, puts entries on and takes them off again, in slices "
+        "of the order ABBA, and says what throughput, round trips and cached flows they cost (docs/cost.md).",
+    )
+    add = ways.add_argument
+    add("--only", default="", metavar="NAME[,NAME…]", help=f"of {', '.join((*CONDITIONS, CACHE, INSTRUCTIONS))}")
+    add(
+        "--slices", type=int, default=SLICES, metavar="N", help=f"of each condition, a multiple of 4 (default {SLICES})"
+    )
+    add("--seconds", type=float, default=SECONDS, metavar="S", help=f"of each slice (default {SECONDS:g})")
+    add("--rounds", type=int, default=ROUNDS, metavar="N", help=f"of changes to a busy cache (default {ROUNDS})")
+    add("--lab", metavar="NAME", help="a lab of the topology that is needed (default: one of its own)")
+    add("--json", type=Path, metavar="FILE", help="write the figures there")
+    ways.set_defaults(func=_forwarding)
+
+
+def _forwarding(args: argparse.Namespace) -> int:
+    names = _chosen(args.only)
+    bounds = (
+        ("--slices", args.slices, 4, 1000),
+        ("--seconds", args.seconds, 0.1, 60),
+        ("--rounds", args.rounds, 1, 100),
+    )
+    bench_files.check_bounds(bounds)
+    if args.slices % 4:
+        raise UsageError(f"--slices {args.slices} is no multiple of 4", "--slices", "their order is ABBA", "Say 40")
+    bench_files.check_folder(args.json)
+    # Imported here, so that other commands don't wait for them.
+    from vtrace.costs import disturbing, forwarding, forwarding_report, instructions
+    from vtrace.costs.setting import setting
+    from vtrace.lab import programs
+
+    programs.require_root()
+    end_as_by_ctrl_c()
+    if INSTRUCTIONS in names and not instructions.available():
+        if args.only:
+            raise UsageError(
+                "valgrind is not installed", "--only", "it counts instructions", "apt-get install valgrind"
+            )
+        _say("instructions are not counted: valgrind is not installed")
+        names = tuple(name for name in names if name != INSTRUCTIONS)
+    found, disturbed, counted = [], {}, []
+    with tempfile.TemporaryDirectory(prefix="vtrace-bench-") as folder:
+        if set(names) - {INSTRUCTIONS}:
+            with setting(args.lab, _say) as place:
+                for condition in forwarding.CONDITIONS:
+                    if condition.name in names:
+                        _say(f"{condition.name}: {condition.text}")
+                        found.append(forwarding.run(condition, place, Path(folder), args.slices, args.seconds, _say))
+                for scope in ("other", "same") if CACHE in names else ():
+                    disturbed[scope] = disturbing.disturbances(place, Path(folder), scope, args.rounds, _say)
+        if INSTRUCTIONS in names:
+            # In a lab of its own: its tunnels don't work afterwards.
+            with setting(None, _say) as place:
+                count = min(args.slices, INSTRUCTION_SLICES)
+                counted = instructions.count(place, Path(folder), count, args.seconds, _say)
+    figures = forwarding_report.figures(found, disturbed, counted)
+    details = forwarding_report.details(found, disturbed, counted)
+    document = bench_files.document("forwarding", figures, _command(args, "only slices seconds rounds")) | details
+    print("\n".join(forwarding_report.text(found, disturbed, counted)))
+    bench_files.write(args.json, document)
+    return 0
+
+
+def _chosen(only: str) -> tuple[str, ...]:
+    known = (*CONDITIONS, CACHE, INSTRUCTIONS)
+    names = tuple(filter(None, only.split(","))) or known
+    for name in names:
+        if name not in known:
+            raise UsageError(f"there is no condition {name!r}", "--only", f"there is {' '.join(known)}", "Name some")
+    return names
+
+
+def _command(args: argparse.Namespace, names: str) -> str:
+    words = ["vtrace", "bench", args.benchmark]
+    for name in names.split():
+        if getattr(args, name) not in (None, ""):
+            words += [f"--{name}", str(getattr(args, name))]
+    return shlex.join(words)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

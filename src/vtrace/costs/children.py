@@ -103,8 +103,18 @@ def end(process: subprocess.Popen[Any], number: signal.Signals = signal.SIGTERM)
         process.kill()
         process.wait()
     for pipe in (process.stdin, process.stdout, process.stderr):
-        if pipe is not None:
+        if pipe is not None and not pipe.closed:
             pipe.close()
+
+
+def end_of_input(process: subprocess.Popen[str]) -> None:
+    """Lets a program of ours end by the end of its input, and waits for it."""
+    if process.stdin is not None:
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(END_TIMEOUT_S)
+    end(process)
 
 
 def probed(path: Path) -> list[tuple[int, int, int]]:

@@ -70,18 +70,23 @@ class Agents:
     def off(self) -> None:
         self._say("off")
 
-    def pid(self) -> int | None:
+    def pid(self) -> int:
         return self._process.pid
 
     def told(self) -> State | None:
         return self._told
 
-    def _say(self, word: str) -> None:
+    def tell(self) -> State:
+        """How it is now, while it is on."""
+        return self._say("tell")
+
+    def _say(self, word: str) -> State:
         assert self._process.stdin is not None
         self._process.stdin.write(f"{word}\n")
         self._process.stdin.flush()
         line = children.read_line(self._process, f"The tasks could not be put {word}", SWITCH_TIMEOUT_S)
         self._told = msgspec.json.decode(line, type=State)
+        return self._told
 
 
 class Diagnose:
@@ -121,7 +126,7 @@ class Diagnose:
 
 
 @contextlib.contextmanager
-def agents(found: Setting, stage: Stage, tasks: tuple[Task, ...]) -> Iterator[Switch]:
+def agents(found: Setting, stage: Stage, tasks: tuple[Task, ...]) -> Iterator[Agents]:
     """`Agents` in a process of its own, on the cores that do not forward."""
     order = msgspec.json.encode(Order(lab=found.state.name, tasks=tasks, stage=stage)).decode()
     process = subprocess.Popen(
@@ -134,11 +139,8 @@ def agents(found: Setting, stage: Stage, tasks: tuple[Task, ...]) -> Iterator[Sw
     try:
         children.read_line(process, "The tasks could not be planned", SWITCH_TIMEOUT_S)
         yield Agents(process)
-        assert process.stdin is not None
-        process.stdin.close()
-        process.wait(SWITCH_TIMEOUT_S)
     finally:
-        children.end(process, signal.SIGINT)
+        children.end_of_input(process)
 
 
 @contextlib.contextmanager

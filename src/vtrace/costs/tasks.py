@@ -2,8 +2,9 @@
 
     python -m vtrace.costs.tasks JSON
 
-JSON is an `Order`. It works by the project's own agents and its own way of arming. Each line it reads (`on` or `off`)
-it answers by a line, a JSON `State`, when all is done on all bridges. When its input ends it takes everything off.
+JSON is an `Order`. It works by the project's own agents and its own way of arming. Each line it reads (`on`, `off`, or
+`tell` while on) it answers by a line, a JSON `State`, when all is done on all bridges. When its input ends it takes
+everything off.
 """
 
 from __future__ import annotations
@@ -123,6 +124,10 @@ class Tasks:
         self._agents, self._armings = [], []
         return msgspec.structs.replace(state, took_s=time.monotonic() - began_s)
 
+    async def tell(self) -> State:
+        """How it is, while on."""
+        return await self._state(True, time.monotonic())
+
     async def _put_on(self, planned: _Planned) -> None:
         secret, task_id = secrets.token_bytes(32), secrets.token_hex(8)
         agents = {}
@@ -200,9 +205,9 @@ async def _serve(order: Order) -> None:
         _say("ready")
         try:
             while word := (await anyio.to_thread.run_sync(sys.stdin.readline)).strip():
-                if word not in ("on", "off") or (word == "on") == is_on:
+                if word not in ("on", "off", "tell") or (word == "on") == is_on:
                     raise SystemExit(f"{word!r} makes no sense while {'on' if is_on else 'off'}")
-                state = await (tasks.on() if word == "on" else tasks.off())
+                state = await {"on": tasks.on, "off": tasks.off, "tell": tasks.tell}[word]()
                 is_on = state.on
                 _say(msgspec.json.encode(state).decode())
         finally:

@@ -9,6 +9,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from vtrace.errors import UsageError
 from vtrace.present.cli import bench_files
 from vtrace.present.cli.ending import end_as_by_ctrl_c
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 
 SLICES, SECONDS, ROUNDS = 40, 3.0, 3
 INSTRUCTION_SLICES = 20
-IDLE_S, COLORING_S = 30.0, 20.0
+IDLE_S, COLORING_S, RATES = 30.0, 20.0, "100,1000"
 CACHE, INSTRUCTIONS = "cache", "instructions"
 # Names of `costs.forwarding.CONDITIONS`; that module is not imported for `--help`.
 CONDITIONS = (
@@ -45,6 +47,25 @@ def add_parser(kinds: Subparsers) -> None:
     add("--lab", metavar="NAME", help="a lab of the topology that is needed (default: one of its own)")
     add("--json", type=Path, metavar="FILE", help="write the figures there")
     ways.set_defaults(func=_forwarding)
+    alone = kinds.add_parser(
+        "agent",
+        help="what an agent takes of its server, and of its ovs-vswitchd",
+        description="Watches an agent that idles, agents while packets are colored, and whole tasks: processor time, "
+        "memory, calls to ovs-vswitchd, bytes of log (docs/cost.md).",
+    )
+    add = alone.add_argument
+    add(
+        "--idle",
+        type=float,
+        default=IDLE_S,
+        metavar="S",
+        help=f"how long an idle agent is watched (default {IDLE_S:g})",
+    )
+    add("--coloring", type=float, default=COLORING_S, metavar="S", help=f"and one that colors (default {COLORING_S:g})")
+    add("--rates", default=RATES, metavar="R[,R…]", help=f"packets/s that are colored (default {RATES})")
+    add("--lab", metavar="NAME", help="a lab of the topology that is needed (default: one of its own)")
+    add("--json", type=Path, metavar="FILE", help="write the figures there")
+    alone.set_defaults(func=_agent)
 
 
 def _forwarding(args: argparse.Namespace) -> int:
@@ -91,6 +112,37 @@ def _forwarding(args: argparse.Namespace) -> int:
     details = forwarding_report.details(found, disturbed, counted)
     document = bench_files.document("forwarding", figures, _command(args, "only slices seconds rounds")) | details
     print("\n".join(forwarding_report.text(found, disturbed, counted)))
+    bench_files.write(args.json, document)
+    return 0
+
+
+def _agent(args: argparse.Namespace) -> int:
+    try:
+        rates = tuple(dict.fromkeys(float(word) for word in args.rates.split(",")))
+    except ValueError as error:
+        raise UsageError(f"--rates {args.rates} can't be", "--rates", "", "Say 100,1000, for example") from error
+    bounds = [("--idle", args.idle, 0.5, 3600), ("--coloring", args.coloring, 0.5, 200)]
+    bench_files.check_bounds([*bounds, *(("--rates", rate, 1, 5000) for rate in rates)])
+    bench_files.check_folder(args.json)
+    from vtrace.costs import agent, agent_report
+    from vtrace.costs.setting import setting
+    from vtrace.lab import programs
+
+    programs.require_root()
+    end_as_by_ctrl_c()
+    with tempfile.TemporaryDirectory(prefix="vtrace-bench-") as name, setting(args.lab, _say) as place:
+        folder = Path(name)
+        _say("an idle agent")
+        idle = agent.idle(place, args.idle)
+        coloring = []
+        for rate in rates:
+            _say(f"coloring {rate:g} packets/s")
+            coloring.append(agent.coloring(place, folder, rate, args.coloring))
+        loads = [load for case in ("healthy", "lossy") for load in agent.loads(place, folder, case, _say)]
+    figures = agent_report.figures(idle, coloring, loads)
+    details = {name: msgspec.to_builtins(x) for name, x in (("idle", idle), ("coloring", coloring), ("tasks", loads))}
+    document = bench_files.document("agent", figures, _command(args, "idle coloring rates")) | details
+    print("\n".join(agent_report.text(figures)))
     bench_files.write(args.json, document)
     return 0
 

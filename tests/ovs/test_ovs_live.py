@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import struct
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -15,6 +18,7 @@ from vtrace.errors import CannotWorkError, ProtocolError
 from vtrace.model.openflow import Cookie, FlowEntry, PacketIn, TableId
 from vtrace.ovs import bridge, datapath, trace, unixctl
 from vtrace.ovs import openflow13 as of
+from vtrace.ovs.allowance import BURST_S, SHARE, Allowance
 from vtrace.ovs.channel import ConnectionLostError, EntriesRemoved, OpenFlowChannel
 from vtrace.ovs.ofctl import OfCtl, SwitchRefusedError
 
@@ -376,3 +380,55 @@ async def test_unixctl(switch: Switch, tmp_path: Path) -> None:
         await unixctl.call(str(tmp_path / "ovs-vswitchd.1.ctl"), "version")
     with pytest.raises(CannotWorkError, match="process id"):
         unixctl.ctl_path(str(tmp_path))
+
+
+class Noted(Allowance):
+    """An allowance that tells what was asked of it."""
+
+    asked = 0
+    spent_s = 0.0
+
+    def ask(self, now_s: float) -> float:
+        self.asked += 1
+        return super().ask(now_s)
+
+    def spend(self, now_s: float, took_s: float) -> None:
+        self.spent_s += took_s
+        super().spend(now_s, took_s)
+
+
+async def test_control_calls_are_paid_for_with_the_main_threads_own_time(
+    switch: Switch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noted = Noted(time.monotonic())
+    monkeypatch.setitem(unixctl.ALLOWANCES, switch.ctl, noted)
+    began_s = unixctl.main_thread_s(switch.ctl)
+    assert began_s > 0.0
+    for _ in range(20):
+        await unixctl.call(switch.ctl, "coverage/show")
+    assert noted.asked == 20
+    assert 0.0 < noted.spent_s <= unixctl.main_thread_s(switch.ctl) - began_s
+
+
+async def test_a_daemon_that_hangs_costs_nothing(switch: Switch, monkeypatch: pytest.MonkeyPatch) -> None:
+    noted = Noted(time.monotonic())
+    monkeypatch.setitem(unixctl.ALLOWANCES, switch.ctl, noted)
+    pid = int(switch.ctl.split(".")[-2])
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        with pytest.raises(CannotWorkError):
+            await unixctl.call(switch.ctl, "coverage/show", timeout_s=0.5)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert noted.asked == 1
+    assert noted.spent_s < 0.1
+
+
+async def test_who_asked_too_much_waits(switch: Switch, monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = time.monotonic()
+    allowance = Allowance(now_s)
+    allowance.spend(now_s, BURST_S + 0.05)
+    monkeypatch.setitem(unixctl.ALLOWANCES, switch.ctl, allowance)
+    await unixctl.call(switch.ctl, "version")
+    # It waited until what was spent beyond the burst had come in again.
+    assert time.monotonic() - now_s >= 0.05 / SHARE

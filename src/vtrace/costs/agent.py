@@ -248,15 +248,7 @@ def _diagnosed(setting: Setting, folder: Path) -> tuple[dict[str, Any], list[Cal
 
     file, kept = folder / "calls.json", folder / "kept.parquet"
     ends = ("--from", TASK.sources[0], "--to", TASK.destinations[0], "--proto", "udp", "--dport", str(TASK.dport))
-    words = (
-        "diagnose",
-        "--lab",
-        setting.state.name,
-        *ends,
-        "--packets",
-        str(PACKETS),
-        str(kept),
-    )
+    words = ("diagnose", "--lab", setting.state.name, *ends, "--packets", str(PACKETS), "--json")
     done = subprocess.run(
         [sys.executable, "-m", "vtrace.costs.calls", str(file), *words, "--records", str(kept)],
         capture_output=True,

@@ -23,7 +23,7 @@ from vtrace.errors import CannotWorkError
 TTLS = tuple(range(40, 240))
 BUSY_PPS = 2000
 # For so long after a change its consequences are looked for; cached flows are checked within a second.
-WINDOW_S = 2.5
+WINDOW_S = 1.5
 _FILL_S = 20.0
 _SWITCH_S = 20.0
 

@@ -144,20 +144,18 @@ def coloring(setting: Setting, folder: Path, rate_pps: float, seconds: float) ->
         switch.on()
         pid = switch.pid()
         time.sleep(SETTLE_S)
-        began_s, began_ns, began = time.monotonic(), readings.process_ns(pid), _colored(setting)
-        first = switch.tell()
+        began_s, began_ns, first = time.monotonic(), readings.process_ns(pid), switch.tell()
         time.sleep(seconds)
-        used_ns, watched_s = readings.process_ns(pid) - began_ns, time.monotonic() - began_s
-        colored, last = _colored(setting) - began, switch.tell()
+        used_ns, watched_s, last = readings.process_ns(pid) - began_ns, time.monotonic() - began_s, switch.tell()
         memory = readings.memory_mb(pid)
         switch.off()
         told = switch.told() or last
-    records = last.records - first.records
-    if not records or not colored:
+    records, packets = last.records - first.records, last.packets - first.packets
+    if not records or not packets:
         raise CannotWorkError("Nothing was colored", setting.source.name, f"{sent.counts()[0]} were sent", "")
     return Coloring(
         asked_pps=rate_pps,
-        rate_pps=colored / watched_s,
+        rate_pps=packets / watched_s,
         seconds=watched_s,
         records=records,
         share_of_core=used_ns / 1e9 / watched_s,
@@ -165,14 +163,10 @@ def coloring(setting: Setting, folder: Path, rate_pps: float, seconds: float) ->
         pss_mb=memory["pss"],
         rss_mb=memory["rss"],
         record_bytes=told.record_bytes / told.records,
-        records_per_packet=records / colored,
+        records_per_packet=records / packets,
         unread=told.unread,
         cut=told.copies_cut,
     )
-
-
-def _colored(setting: Setting) -> int:
-    return sum(readings.ours(setting.state, server).colored for server in setting.servers)
 
 
 def loads(setting: Setting, folder: Path, case: str, say: Progress) -> list[Load]:

@@ -11,7 +11,7 @@ from typing import Literal
 import msgspec
 import numpy as np
 
-from vtrace.costs import children, readings, slices, switching
+from vtrace.costs import children, slices, switching
 from vtrace.costs.children import Stream
 from vtrace.costs.running import SETTLE_S, Slice, Trip, Watch, measure, trips
 from vtrace.costs.setting import (
@@ -128,7 +128,6 @@ def run(condition: Condition, setting: Setting, folder: Path, count: int, second
         _steady(stream, condition)
         found = measure(watch, switch, labels, seconds, say)
         state = switch.told()
-        cache, lookups = _cache(setting, switch)
         told = _trips(stream, found) if condition.load == "probe" else ([], None)
     return Found(
         condition=condition,
@@ -137,8 +136,8 @@ def run(condition: Condition, setting: Setting, folder: Path, count: int, second
         trips=tuple(told[0]),
         between=told[1],
         state=state,
-        cache=cache,
-        lookups=lookups,
+        cache=watch.cache,
+        lookups=watch.lookups,
         pairs=sum(len(task.sources) * len(task.destinations) for task in colored),
     )
 
@@ -209,29 +208,6 @@ def _steady(stream: Stream, condition: Condition) -> None:
     while not any(stream.counts()) and time.monotonic() < ends_s:
         time.sleep(0.05)
     time.sleep(SETTLE_S)
-
-
-def _cache(setting: Setting, switch: Switch) -> tuple[dict[str, dict[str, int]], dict[str, dict[str, float]]]:
-    """Cached flows and masks, without and with what is switched, and how many subtables a look-up takes."""
-    cache: dict[str, dict[str, int]] = {}
-    lookups: dict[str, dict[str, float]] = {}
-    for label in "AB":
-        if label == "B":
-            switch.on()
-        time.sleep(2 * SETTLE_S)
-        held = [readings.cached(setting.state, server) for server in setting.servers]
-        cache[label] = {
-            "flows": sum(len(one.flows) for one in held),
-            "masks": sum(one.masks for one in held),
-            "copying": sum(one.copying for one in held),
-        }
-        for server in setting.servers:
-            for role, length in readings.ours(setting.state, server).entries.items():
-                cache[label][f"entries_{role}"] = cache[label].get(f"entries_{role}", 0) + length
-        for server in setting.servers:
-            lookups[f"{label} {server.name}"] = readings.lookups(setting.state, server)
-    switch.off()
-    return cache, lookups
 
 
 def throughput(found: Found) -> Estimate:

@@ -72,6 +72,9 @@ class Watch:
         self.stream = stream
         self._background = background
         self._pids = setting.pids()
+        # By label, as they were at the end of the first slice of it: counts of both servers together.
+        self.cache: dict[str, dict[str, int]] = {}
+        self.lookups: dict[str, dict[str, float]] = {}
 
     def mark(self, holder: int | None) -> _Mark:
         return _Mark(
@@ -81,6 +84,21 @@ class Watch:
             forwarding_ns=tuple(readings.main_thread_ns(pid) for pid in self._pids),
             holder_ns=readings.process_ns(holder) + readings.children_ns(holder) if holder else 0,
         )
+
+    def look(self, label: str) -> None:
+        """Cached flows and masks, entries of ours, and how many subtables a look-up takes; once for each label."""
+        if label in self.cache:
+            return
+        state = self.setting.state
+        held = [readings.cached(state, server) for server in self.setting.servers]
+        self.cache[label] = {
+            "flows": sum(len(one.flows) for one in held),
+            "masks": sum(one.masks for one in held),
+            "copying": sum(one.copying for one in held),
+        }
+        self.cache[label] |= {f"entries_{role}": length for role, length in _together(self.ours()).items()}
+        for server in self.setting.servers:
+            self.lookups[f"{label} {server.name}"] = readings.lookups(state, server)
 
     def ours(self) -> list[Ours]:
         return [readings.ours(self.setting.state, server) for server in self.setting.servers]
@@ -101,6 +119,7 @@ def measure(watch: Watch, switch: Switch, labels: str, seconds: float, say: Prog
                 (switch.on if is_on else switch.off)()
                 time.sleep(SETTLE_S)
             found.append(_slice(watch, switch, label, seconds))
+            watch.look(label)
             one = found[-1]
             rate = f"{one.packets / one.seconds:,.0f} packets/s" if one.packets else ""
             say(f"{number + 1} of {len(labels)}, {label}: {rate} {sum(one.before.values())} entries of ours")

@@ -25,7 +25,7 @@ from vtrace.agent.chassis import ChassisAgent
 from vtrace.analyzer.arming import IN_FLIGHT_S, Arming
 from vtrace.lab import state as lab_state
 from vtrace.model.inventory import Inventory
-from vtrace.model.record import LogRecord
+from vtrace.model.record import LogRecord, Point
 from vtrace.model.task import Pair, TaskSpec, TrafficFilter
 from vtrace.ovn.databases import OvnDatabases
 from vtrace.ovn.endpoints import EndpointResolver
@@ -66,8 +66,8 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         entries: how many were installed for tasks, since `on`; took_s: how long it took.
-        records, record_bytes, unread: of what was read meanwhile, all together: log records, their bytes in
-            MessagePack, and copies that were lost on the way.
+        records, packets, record_bytes, unread: of what was read since the beginning, all together: log records, those
+            of them of a first hop, their bytes in MessagePack, and copies that were lost on the way.
         copies_cut: by the meters, as of the last `off`.
         colors: that were claimed.
     """
@@ -76,6 +76,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     took_s: float
     entries: int
     records: int
+    packets: int
     record_bytes: int
     unread: int
     copies_cut: int
@@ -98,7 +99,7 @@ class Tasks:
         self._stack = AsyncExitStack()
         self._agents: list[ChassisAgent] = []
         self._armings: list[Arming] = []
-        self._records = self._record_bytes = self._unread = self._copies_cut = 0
+        self._records = self._packets = self._record_bytes = self._unread = self._copies_cut = 0
         self._encoder = msgspec.msgpack.Encoder()
 
     async def on(self) -> State:
@@ -160,6 +161,7 @@ class Tasks:
     def _count(self, event: object) -> None:
         if isinstance(event, LogRecord):
             self._records += 1
+            self._packets += event.point == Point.FIRST_HOP
             self._record_bytes += len(self._encoder.encode(msgspec.structs.astuple(event)))
 
     async def _state(self, is_on: bool, began_s: float) -> State:
@@ -169,6 +171,7 @@ class Tasks:
             took_s=time.monotonic() - began_s,
             entries=sum(installed),
             records=self._records,
+            packets=self._packets,
             record_bytes=self._record_bytes,
             unread=self._unread,
             copies_cut=self._copies_cut,

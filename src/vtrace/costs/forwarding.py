@@ -29,6 +29,7 @@ from vtrace.costs.slices import Estimate
 from vtrace.costs.stream import PROBED
 from vtrace.costs.switching import Nothing, Switch
 from vtrace.costs.tasks import State, Task
+from vtrace.lab.programs import run_on
 
 FLOWS, SIZE_BYTES = 32, 64
 PROBE_PPS = 500
@@ -52,6 +53,8 @@ class Condition(msgspec.Struct, frozen=True, kw_only=True):
         tasks: how many.
         scope: of the tasks: "other": another VPC of the same servers; "same": another pair through the switches and
             router of the measured traffic; "itself": the measured traffic is what they color.
+        exact: whether the datapath has its cache of whole headers before that of masked ones; without, each packet
+            goes through the masks.
     """
 
     name: str
@@ -59,6 +62,7 @@ class Condition(msgspec.Struct, frozen=True, kw_only=True):
     load: Load
     tasks: int = 1
     scope: Literal["other", "same", "itself"] = "other"
+    exact: bool = True
     text: str
 
 
@@ -82,6 +86,14 @@ CONDITIONS = (
         load="flood",
         scope="same",
         text="`vtrace diagnose` coloring another pair through the same switches and router",
+    ),
+    Condition(
+        name="same_scope_masks",
+        how="diagnose",
+        load="flood",
+        scope="same",
+        exact=False,
+        text="the same, and each packet looked up by masks, as where more connections are than the exact cache holds",
     ),
     Condition(name="low", how="diagnose", load="probe", text="`vtrace diagnose` coloring another pair, at low load"),
     Condition(
@@ -121,6 +133,8 @@ def run(condition: Condition, setting: Setting, folder: Path, count: int, second
     labels = slices.order(count)
     colored = _tasks(condition)
     with contextlib.ExitStack() as stack:
+        if not condition.exact:
+            stack.enter_context(_without_exact_cache(setting))
         stream = stack.enter_context(_measured(condition, setting, folder, count * (seconds + _SWITCH_S)))
         background = [] if condition.scope == "itself" else [stack.enter_context(_background(setting, folder, colored))]
         switch = stack.enter_context(_switch(condition, setting, colored))
@@ -140,6 +154,19 @@ def run(condition: Condition, setting: Setting, folder: Path, count: int, second
         lookups=watch.lookups,
         pairs=sum(len(task.sources) * len(task.destinations) for task in colored),
     )
+
+
+@contextlib.contextmanager
+def _without_exact_cache(setting: Setting) -> Iterator[None]:
+    """No connection that begins now gets into the exact-match cache (ovs-vswitchd.conf.db(5))."""
+    key = "emc-insert-inv-prob"
+    for server in setting.servers:
+        run_on(setting.state, server.name, ["ovs-vsctl", "set", "Open_vSwitch", ".", f"other_config:{key}=0"])
+    try:
+        yield
+    finally:
+        for server in setting.servers:
+            run_on(setting.state, server.name, ["ovs-vsctl", "remove", "Open_vSwitch", ".", "other_config", key])
 
 
 def _trips(stream: Stream, found: Sequence[Slice]) -> tuple[list[Trip], Trip | None]:

@@ -66,6 +66,14 @@ def _lost_by_us(found: Any) -> int | None:
 
 
 def _of_condition(found: Found) -> Document:
+    return _measured(found) | {
+        f"{found.condition.name}_{what}_added": found.cache["B"][what] - found.cache["A"][what]
+        for what in ("flows", "masks")
+        if found.cache
+    }
+
+
+def _measured(found: Found) -> Document:
     name = found.condition.name
     if found.trips:
         numbers: Document = {}

@@ -36,7 +36,8 @@ def slices(without: int, within: int, forwarding_ns: int = 1_000_000) -> tuple[S
 
 
 def found(name: str, without: int, within: int) -> Found:
-    return Found(condition=CONDITION[name], labels=LABELS, slices=slices(without, within))
+    cache = {"A": {"flows": 7, "masks": 4, "copying": 0}, "B": {"flows": 9, "masks": 5, "copying": 1}}
+    return Found(condition=CONDITION[name], labels=LABELS, slices=slices(without, within), cache=cache)
 
 
 def probed(name: str, without_us: float, within_us: float, lost: int) -> Found:
@@ -66,6 +67,7 @@ def test_ratios_are_those_of_b_over_a() -> None:
     low, high = figures["task_throughput_interval"]
     assert low <= 0.9 <= high
     assert figures["task_throughput_worst"] == pytest.approx(1 - low)
+    assert (figures["task_flows_added"], figures["task_masks_added"]) == (2, 1)
     # The thread took as long for fewer packets.
     assert figures["task_processor_ratio"] == pytest.approx(1 / 0.9, abs=1e-3)
     text = "\n".join(forwarding_report.text([found("task", 10_000, 9_000)], {}, []))

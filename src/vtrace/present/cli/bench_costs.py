@@ -24,8 +24,8 @@ IDLE_S, COLORING_S, RATES = 30.0, 20.0, "100,1000"
 CACHE, INSTRUCTIONS = "cache", "instructions"
 # Names of `costs.forwarding.CONDITIONS`; that module is not imported for `--help`.
 CONDITIONS = (
-    "noise", "idle", "match", "task", "task_tcp", "tasks_10", "tasks_100", "same_scope", "low", "low_same_scope",
-    "colored",
+    "noise", "idle", "match", "task", "task_tcp", "tasks_10", "tasks_100", "same_scope", "same_scope_masks", "low",
+    "low_same_scope", "colored",
 )  # fmt: skip
 
 

@@ -27,6 +27,9 @@ from vtrace.model.task import Direction, Endpoint, Pair
 TIME_STEP_S = 5
 # For how long a colored packet may still be on its way between two servers.
 IN_FLIGHT_S = 0.05
+# How long a color is only listened for before anything is done to packets that carry it: who sends ten such packets
+# a second or more is heard by then.
+LISTEN_S = 0.1
 # How long coloring waits at most for a second look at the topology.
 MAY_COLOR_S = 1.0
 # A server that has not done by then what takes milliseconds is given up: the others must not wait for it.
@@ -109,17 +112,26 @@ class Arming:
             used = {color for colors in self._used.values() for color in colors} | self.withdrawn
             free = [color for color in POOL_2 if color not in used and color != original_dscp]
             if not free:
-                raise CannotWorkError(
-                    "Every color is in use",
-                    ", ".join(sorted(self.live)),
-                    f"{len(POOL_2)} tasks at once are the limit where they share a server",
-                    "Wait until another task has ended",
-                )
+                raise self._no_color(original_dscp)
             await self._on_all(self._claim, free[0])
         self._epoch += 1
         use = ColorUse(color=free[0], epoch=self._epoch, original_dscp=original_dscp)
         self.uses[original_dscp] = use
         return use
+
+    def _no_color(self, original_dscp: int) -> CannotWorkError:
+        held = {color for colors in self._used.values() for color in colors} - self.withdrawn
+        why = []
+        if held or not self.withdrawn:
+            why.append(f"{len(POOL_2)} tasks at once are the limit where they share a server")
+        if self.withdrawn:
+            why.append(f"tenants send packets with DSCP {', '.join(map(str, sorted(self.withdrawn)))} themselves")
+        return CannotWorkError(
+            "Every color is in use",
+            ", ".join(sorted(self.live)),
+            "; ".join(why),
+            "Try again later" if self.withdrawn else "Wait until another task has ended",
+        )
 
     async def _survey_all(self) -> None:
         """Looks at all bridges; goes on without a server that does not answer, if packets can be colored elsewhere.
@@ -286,9 +298,12 @@ class Arming:
         return next(pair for pair in self._pairs if pair.index == index)
 
     async def add_color(self, original_dscp: int) -> ColorUse | None:
-        """Claims one more color and colors with it; None where coloring has ended meanwhile."""
+        """Claims one more color and colors with it; None where coloring has ended, or such packets have got one.
+
+        While a color is replaced its packets look like those of a DSCP without one.
+        """
         async with self._turn:
-            if self._ended:
+            if self._ended or original_dscp in self.uses:
                 return None
             return await self._add_color(original_dscp)
 
@@ -309,28 +324,42 @@ class Arming:
             await self._stop_coloring()
 
     async def _add_color(self, original_dscp: int) -> ColorUse:
-        use = await self.claim_color(original_dscp)
-        await self._watch(use)
-        await self._match(use)
+        use = await self._followed(await self.claim_color(original_dscp))
         if not self._paused:
             await self._color(use)
         return use
 
     async def _start(self) -> None:
         for dscp in tuple(self.uses):
-            await self._watch(self.uses[dscp])
-            await self._match(self.uses[dscp])
-            if self.uses[dscp].color in self.withdrawn:
-                use = await self.claim_color(dscp)
-                await self._watch(use)
-                await self._match(use)
+            use = await self._followed(self.uses[dscp])
             with anyio.move_on_after(MAY_COLOR_S):
                 await self.may_color.wait()
+            if use.color in self.withdrawn:
+                await self._withdraw(use)
+                use = await self._followed(await self.claim_color(dscp))
             if not self._paused:
-                await self._color(self.uses[dscp])
+                await self._color(use)
         # Last, since what it copies goes uncolored: as few packets as can be.
         await self._probe()
         self._stands = True
+
+    async def _followed(self, use: ColorUse) -> ColorUse:
+        """Puts in all that a color needs before packets get it: of this one, or of the first that nobody sends.
+
+        It is listened for first: what restores can't tell a tenant's own packets from ours.
+
+        Raises:
+            CannotWorkError: somebody sends each of them.
+        """
+        while True:
+            await self._watch(use)
+            await anyio.sleep(LISTEN_S)
+            if use.color not in self.withdrawn:
+                await self._match(use)
+            if use.color not in self.withdrawn:
+                return use
+            await self._withdraw(use)
+            use = await self.claim_color(use.original_dscp)
 
     async def _start_over(self) -> None:
         self._stands = False
@@ -519,16 +548,19 @@ class Arming:
             self.notes.append(f"{server}: coloring could not be ended, its entries time out: {reason}")
 
     async def _withdraw(self, use: ColorUse) -> None:
-        """Takes a color out of use everywhere: coloring first, restoring last."""
+        """Takes a color out of use everywhere: coloring first, restoring after it, and last what counts the doubts."""
         self.withdrawn.add(use.color)
         self.uses = {dscp: u for dscp, u in self.uses.items() if u.color != use.color}
-        for agent in self.live.values():
-            await agent.remove(Role.COLOR, color=use.color)
-        for agent in self.live.values():
-            await agent.drain()
-        for role in (Role.DOUBT, Role.MATCH, Role.RESTORE):
-            for agent in self.live.values():
-                await agent.remove(role, color=use.color)
+        await self._on_all(self._uncolor_on, use.color)
+        for role in (Role.MATCH, Role.RESTORE, Role.DOUBT):
+            await self._on_all(self._remove_color_on, role, use.color)
+
+    async def _uncolor_on(self, name: str, color: int) -> None:
+        await self._agents[name].remove(Role.COLOR, color=color)
+        await self._agents[name].drain()
+
+    async def _remove_color_on(self, name: str, role: Role, color: int) -> None:
+        await self._agents[name].remove(role, color=color)
 
     async def _require_meter(self, agent: AgentLink, flow: str) -> None:
         if not await agent.is_metered(flow):

@@ -16,10 +16,10 @@ import pytest
 from faults import answers, bridges
 from faults.answers import Answer
 from faults.facts import Facts
-from faults.matrix import seed
 from faults.model import Pair
-from faults.running import eventually, is_soak, namespace
+from faults.running import eventually, namespace
 from packets import frames
+from packets.colors import POOL_2, drawn
 from packets.frames import UDP, Way
 from packets.sending import Sender
 from packets.watching import Waiting, arguments, hardware_address, ident, way
@@ -29,8 +29,6 @@ from vtrace.bench.capture import Packet, Sniffer
 
 pytestmark = pytest.mark.lab
 
-POOL_2 = tuple(range(3, 64, 4))
-"""DSCPs xxxx11 (RFC 2474), which colors are taken of."""
 TENANT = "red-web2"
 MINE_PPS = 100
 WITHDRAWN_S = 5.0
@@ -91,10 +89,9 @@ class Watch:
         assert Counter(p.dscp for p in self.arrived if p.src == self.way.src).keys() == {0}
 
 
-def versions(one: int) -> pytest.MarkDecorator:
-    """Both IP versions in `make soak`, else one of them, another one with each commit."""
-    chosen = (4, 6) if is_soak() else ((4, 6)[(seed() + one) % 2],)
-    return pytest.mark.parametrize("watch", chosen, indirect=True, ids="IPv{}".format)
+def versions(turn: int) -> pytest.MarkDecorator:
+    """One IP version; both in `make soak`."""
+    return pytest.mark.parametrize("watch", drawn((4, 6), 1, turn), indirect=True, ids="IPv{}".format)
 
 
 @pytest.fixture

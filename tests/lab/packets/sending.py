@@ -7,7 +7,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -54,15 +54,24 @@ class Tap:
 
     def read(self) -> list[Seen]:
         """What passed since the last call."""
-        found = []
+        seen = [_seen(frame, tag, outgoing) for frame, tag, outgoing in self._frames()]
+        return [packet for packet in seen if packet is not None]
+
+    def read_frames(self) -> list[tuple[bool, bytes]]:
+        """The whole frames that passed since the last call, and whether they went out; with their VLAN tags."""
+        return [
+            (outgoing, frame if tag is None else frame[:12] + struct.pack("!HH", 0x8100, tag) + frame[12:])
+            for frame, tag, outgoing in self._frames()
+        ]
+
+    def _frames(self) -> Iterator[tuple[bytes, int | None, bool]]:
+        """Frames, the tags that the kernel took off, and whether they went out."""
         while True:
             try:
                 frame, ancillary, _, address = self._socket.recvmsg(65536, socket.CMSG_SPACE(_AUXDATA.size))
             except BlockingIOError:
-                return found
-            seen = _seen(frame, _tag(ancillary), address[2] == PACKET_OUTGOING)
-            if seen is not None:
-                found.append(seen)
+                return
+            yield frame, _tag(ancillary), address[2] == PACKET_OUTGOING
 
 
 def _tag(ancillary: Sequence[tuple[int, int, bytes]]) -> int | None:

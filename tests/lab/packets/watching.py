@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 
 from faults import answers
-from faults.answers import Answer
+from faults.answers import DIAGNOSE_TIMEOUT_S, Answer
 from faults.facts import Facts
 from faults.model import Pair
 from faults.running import eventually, namespace
@@ -119,19 +119,28 @@ class Waiting:
         self._task: subprocess.Popen[str] = answers.start(facts, *args)
 
     def __enter__(self) -> Waiting:
-        assert self._task.stderr is not None
-        said: list[str] = []
-        while self._until not in (line := self._task.stderr.readline()):
-            said.append(line)
-            if not line:
-                out, _ = self._task.communicate()
-                raise AssertionError(f"it ended before it said {self._until}:\n{''.join(said)}{out}")
+        self.until(self._until)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         if self._task.poll() is None:
             self._task.terminate()
             self._task.communicate()
+
+    def until(self, word: str) -> None:
+        """Until its progress says so."""
+        assert self._task.stderr is not None
+        said: list[str] = []
+        while word not in (line := self._task.stderr.readline()):
+            said.append(line)
+            if not line:
+                out, _ = self._task.communicate()
+                raise AssertionError(f"it ended before it said {word}:\n{''.join(said)}{out}")
+
+    def end(self) -> None:
+        """Breaks it off, and waits until it has put everything back."""
+        self._task.terminate()
+        self._task.communicate(timeout=DIAGNOSE_TIMEOUT_S)
 
     def answer(self) -> Answer:
         return answers.finish(self._task, self._since_s)

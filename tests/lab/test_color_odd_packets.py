@@ -100,8 +100,12 @@ def send(facts: Facts, pair: Pair, sent: list[bytes], at_source: Tap, at_destina
 
 
 @contextlib.contextmanager
-def coloring(facts: Facts, pair: Pair, w: Way) -> Iterator[None]:
-    """A task that colors all IP packets of the pair, for as long as the block lasts. It leaves nothing."""
+def coloring(facts: Facts, pair: Pair, w: Way) -> Iterator[list[str]]:
+    """A task that colors all IP packets of the pair, for as long as the block lasts. It leaves nothing.
+
+    Yields:
+        what it says, when it is over.
+    """
     before = bridges.all_standing(facts.lab)
     arguments_ = (*arguments(pair), "--packets", "100000", "--timeout", "60")
 
@@ -111,8 +115,9 @@ def coloring(facts: Facts, pair: Pair, w: Way) -> Iterator[None]:
     with Waiting(facts, *arguments_, until="waiting") as task:
         with Sender(namespace(facts, pair.source), plain, 50):
             task.until("coloring ")
-        yield
-        task.end()
+        said: list[str] = []
+        yield said
+        said.append(task.end())
     assert bridges.complaints(before, bridges.all_standing(facts.lab)) == []
 
 
@@ -203,7 +208,7 @@ def test_odd_packets_stay_as_they_were(facts: Facts, placement: str, ip: int) ->
     ):
         send(facts, pair, whole[:5], at_source, at_destination)
         plain = send(facts, pair, whole, at_source, at_destination)
-        with coloring(facts, pair, w), contextlib.ExitStack() as stack:
+        with coloring(facts, pair, w) as said, contextlib.ExitStack() as stack:
             local = pair.source_server == pair.destination_server
             servers = (namespace(facts, pair.source_server), pair.destination_server)
             wire = None if local else stack.enter_context(Underlay(*servers))
@@ -216,7 +221,7 @@ def test_odd_packets_stay_as_they_were(facts: Facts, placement: str, ip: int) ->
         dscps = Counter(p.dscp for p in inside if (p.src, p.dst) == (pair.src, pair.dst))
         of_the_pair = [one for one in sent if one.kind.of_the_pair and not (routed and one.kind.name == "TTL 1")]
         assert dscps.total() >= len(of_the_pair), dscps
-        assert set(dscps) <= set(POOL_2), f"not all were colored on the wire: {dscps}"
+        assert set(dscps) <= set(POOL_2), f"not all were colored on the wire: {dscps}\n{said}"
 
 
 @pytest.mark.parametrize("ip", drawn([4, 6], 1))

@@ -137,10 +137,10 @@ class Waiting:
                 out, _ = self._task.communicate()
                 raise AssertionError(f"it ended before it said {word}:\n{''.join(said)}{out}")
 
-    def end(self) -> None:
-        """Breaks it off, and waits until it has put everything back."""
+    def end(self) -> str:
+        """Breaks it off, and waits until it has put everything back; what it said meanwhile."""
         self._task.terminate()
-        self._task.communicate(timeout=DIAGNOSE_TIMEOUT_S)
+        return "".join(self._task.communicate(timeout=DIAGNOSE_TIMEOUT_S))
 
     def answer(self) -> Answer:
         return answers.finish(self._task, self._since_s)

@@ -14,6 +14,7 @@ from vtrace.errors import CannotWorkError, UsageError
 from vtrace.model.task import Alias, Endpoint, Pair
 from vtrace.ovn.databases import LSP_COLUMNS, OvnDatabases, vpc_name
 from vtrace.ovn.ovsdb import Row, as_tuple, map_of, uuid_ref
+from vtrace.ovn.templates import vips_of
 from vtrace.ovn.understood import understood
 
 
@@ -104,7 +105,8 @@ class EndpointResolver:
         """One endpoint for each VPC whose load balancers have the VIP: another port of it may be another one's."""
         found: dict[str, Endpoint] = {}
         for row in await self._nb.select("Load_Balancer", (), ("_uuid", "name", "vips", "protocol")):
-            vips = [(vip, backends) for vip, backends in row["vips"].items() if address_and_port(vip)[0] == address]
+            all_vips = await vips_of(self._nb, row)
+            vips = [(vip, backends) for vip, backends in all_vips if address_and_port(vip)[0] == address]
             if not vips:
                 continue
             owners = await self._owners("load_balancer", row["_uuid"])

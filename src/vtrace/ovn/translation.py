@@ -10,6 +10,7 @@ from vtrace.model.inventory import Backend, LogicalPort, Nat, Route, Rule, Vip
 from vtrace.ovn.databases import OvnDatabases, port_groups
 from vtrace.ovn.endpoints import address_and_port
 from vtrace.ovn.ovsdb import Row, as_tuple, uuid_ref
+from vtrace.ovn.templates import vips_of
 
 
 async def read_nats(databases: OvnDatabases, routers: Mapping[int, Row]) -> tuple[Nat, ...]:
@@ -100,7 +101,7 @@ async def read_vips(databases: OvnDatabases, datapaths: Mapping[int, Row]) -> tu
         [("Load_Balancer", [("_uuid", "==", uuid_ref(uuid))], ()) for uuid in sorted(users)]
     )
     for row in (row for rows in results for row in rows):
-        for vip, texts in sorted(row["vips"].items()):
+        for vip, texts in await vips_of(databases.nb, row):
             found.append(await _vip(databases, row, vip, texts, tuple(sorted(users[row["_uuid"]]))))
     return tuple(found)
 

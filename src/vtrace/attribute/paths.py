@@ -23,6 +23,8 @@ def paths(case: Case, found: Sequence[Ending]) -> tuple[PathAnswer, ...]:
     for ending in found:
         counts[(ending.pair, ending.path, ending.kind)] += 1
     rows = case.reconstruction.paths.to_pylist()
+    packets_table = case.reconstruction.packets
+    with_gaps = set(packets_table.filter(packets_table.column("gap")).column("path").to_pylist())
     answers: list[PathAnswer] = []
     seen: dict[tuple[object, ...], int] = {}
     for (index, path, kind), packets in sorted(counts.items(), key=lambda item: (item[0][0], -item[1], item[0])):
@@ -37,12 +39,14 @@ def paths(case: Case, found: Sequence[Ending]) -> tuple[PathAnswer, ...]:
         if way in seen:
             # Records differ in more than an answer shows: which chassis was thought to be the tunnel's other end.
             known = answers[seen[way]]
-            answers[seen[way]] = replace(known, packets=known.packets + packets)
+            lacking = known.packets_with_gaps + (packets if path in with_gaps else 0)
+            answers[seen[way]] = replace(known, packets=known.packets + packets, packets_with_gaps=lacking)
             continue
         seen[way] = len(answers)
         answers.append(
             PathAnswer(
                 packets=packets,
+                packets_with_gaps=packets if path in with_gaps else 0,
                 disposition=kind,
                 hops=hops,
                 from_=start,
@@ -50,7 +54,41 @@ def paths(case: Case, found: Sequence[Ending]) -> tuple[PathAnswer, ...]:
                 direction=pair.direction.word,
             )
         )
-    return tuple(answers)
+    return _filled(answers)
+
+
+def _filled(answers: Sequence[PathAnswer]) -> tuple[PathAnswer, ...]:
+    """The paths, those of which hops are missing added to the whole one that they fit, if there is just one."""
+    whole = [path for path in answers if not path.packets_with_gaps]
+    found = {id(path): path for path in answers}
+    for path in answers:
+        fitting = [other for other in whole if path.packets_with_gaps and _fits(path, other)]
+        if len(fitting) == 1:
+            known = found[id(fitting[0])]
+            lacking = known.packets_with_gaps + path.packets_with_gaps
+            found[id(fitting[0])] = replace(known, packets=known.packets + path.packets, packets_with_gaps=lacking)
+            del found[id(path)]
+    order = {id(path): number for number, path in enumerate(answers)}
+    pairs = {ends: number for number, ends in reversed(list(enumerate(map(_ends, answers))))}
+    left = sorted(found, key=lambda name: (pairs[_ends(found[name])], -found[name].packets, order[name]))
+    return tuple(found[name] for name in left)
+
+
+def _ends(path: PathAnswer) -> tuple[str, str, str]:
+    return path.from_, path.to, path.direction
+
+
+def _fits(path: PathAnswer, whole: PathAnswer) -> bool:
+    """Whether a path is another one but for hops that are missing between its ends."""
+    if (_ends(path), path.disposition) != (_ends(whole), whole.disposition):
+        return False
+    hops = iter(map(_place, whole.hops))
+    ends = {_place(path.hops[0]), _place(path.hops[-1])} == {_place(whole.hops[0]), _place(whole.hops[-1])}
+    return ends and all(_place(hop) in hops for hop in path.hops)
+
+
+def _place(hop: HopAnswer) -> tuple[object, ...]:
+    return hop.server, hop.vfd, hop.point, hop.in_port, hop.out_port, hop.ttl
 
 
 def hops_of(records: Sequence[LogRecord], inventory: Inventory) -> Iterator[HopAnswer]:

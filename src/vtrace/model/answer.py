@@ -151,11 +151,15 @@ class HopAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PathAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """Packets that took the same hops and came to the same end."""
+    """Packets that took the same hops and came to the same end.
+
+    Of `packets_with_gaps` of them records of some of these hops are missing: they fit this path and no other.
+    """
 
     packets: int
     disposition: str
     hops: tuple[HopAnswer, ...]
+    packets_with_gaps: int = 0
     from_: str = msgspec.field(name="from", default="")
     to: str = ""
     direction: str = "forward"

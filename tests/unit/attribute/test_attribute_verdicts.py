@@ -551,6 +551,25 @@ def test_the_same_case_gives_the_same_answer(fates: str, inspections: list[Inspe
 # --- paths -------------------------------------------------------------------------------------------------
 
 
+def test_packets_that_lack_records_are_of_the_path_that_they_fit() -> None:
+    log = Recorder()
+    for key in range(5):
+        log.routed(key)
+    lacking = {(0, Point.INGRESS), (1, Point.REMOTE_OUTPUT), (1, Point.INGRESS)}
+    records = [record for record in log.records if (record.key, record.point) not in lacking]
+    (path,) = attribute(case(records, pairs=[pair("web1", "db1")])).paths
+    assert (path.packets, path.packets_with_gaps, len(path.hops)) == (5, 2, 6)
+
+
+def test_packets_that_lack_their_last_record_are_a_path_of_their_own() -> None:
+    log = Recorder()
+    for key in range(3):
+        log.routed(key)
+    records = [record for record in log.records if (record.key, record.point) != (0, Point.EGRESS)]
+    found = attribute(case(records, pairs=[pair("web1", "db1")])).paths
+    assert sorted((path.packets, path.packets_with_gaps) for path in found) == [(1, 0), (2, 0)]
+
+
 def test_paths_hop_by_hop() -> None:
     log = Recorder()
     for key in range(2):

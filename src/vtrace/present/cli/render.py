@@ -198,6 +198,8 @@ def _path(path: PathAnswer) -> list[str]:
     }
     ending = ends.get(path.disposition, f"[red]{path.disposition.replace('_', ' ')}[/]")
     lines = [f"\nPath of {path.packets} packets, {escape(path.from_)} → {escape(path.to)} ({path.direction}):"]
+    if path.packets_with_gaps:
+        lines.append(f"  [yellow]of {path.packets_with_gaps} of them records of some of these hops are missing[/]")
     server = ""
     for hop, after in zip_longest(path.hops, path.hops[1:]):
         if hop.server != server:

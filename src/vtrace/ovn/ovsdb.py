@@ -122,6 +122,17 @@ class _Limited:
         return getattr(self._stream, name)
 
 
+def _unusable(remote: str) -> str:
+    """Why a remote can't be used, as far as it can be told from its text; empty if it can."""
+    kind, _, rest = remote.partition(":")
+    port = rest.rpartition(":")[2]
+    if kind == "ssl":
+        return "no certificates can be given for ssl: remotes"
+    if kind == "tcp" and port.isdecimal() and (len(port) > 5 or int(port) > 0xFFFF):
+        return f"{port[:20]} is no port"
+    return ""
+
+
 class _ClosedError(CannotWorkError):
     """The server closed the connection."""
 
@@ -291,9 +302,17 @@ class Database:
     def _connect(self) -> Any:
         reason = "no remote given"
         for remote in self.remote.split(","):
-            error, stream = ovs.stream.Stream.open_block(
-                ovs.stream.Stream.open(remote), timeout=int(self._timeout_s * 1000)
-            )
+            if unusable := _unusable(remote):
+                reason = unusable
+                continue
+            try:
+                error, stream = ovs.stream.Stream.open_block(
+                    ovs.stream.Stream.open(remote), timeout=int(self._timeout_s * 1000)
+                )
+            except (OSError, OverflowError, ValueError) as failed:
+                # The `ovs` package hands an address to the kernel as it is.
+                reason = str(failed)
+                continue
             if not error:
                 return ovs.jsonrpc.Connection(_Limited(stream))
             reason = errno.errorcode.get(error, str(error))

@@ -5,11 +5,15 @@ from __future__ import annotations
 import subprocess
 import tempfile
 from collections.abc import Sequence
+from typing import IO
 
 import anyio
 import msgspec
 
 from vtrace.errors import CannotWorkError
+
+# A million entries, more than any bridge was seen with.
+OUTPUT_MAX_BYTES = 256 << 20
 
 
 class Finished(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,16 +28,15 @@ async def run_program(argv: Sequence[str], *, stdin: str = "", timeout_s: float 
     """Runs `argv` to its end, whatever its exit status.
 
     Raises:
-        CannotWorkError: the program is not installed, or did not end within `timeout_s` (it is killed then).
+        CannotWorkError: the program is not installed, did not end within `timeout_s`, or printed more than
+            `OUTPUT_MAX_BYTES` (it is killed then).
     """
     try:
         # A file and no pipe: a program that ends before it has read its input is no error of ours.
         with tempfile.TemporaryFile() as given, anyio.fail_after(timeout_s):
             given.write(stdin.encode())
             given.seek(0)
-            done = await anyio.run_process(
-                list(argv), stdin=given, check=False, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-            )
+            done = await _run(list(argv), given)
     except FileNotFoundError as error:
         raise CannotWorkError(
             f"the program {argv[0]} is missing",
@@ -46,8 +49,35 @@ async def run_program(argv: Sequence[str], *, stdin: str = "", timeout_s: float 
             where=" ".join(argv[1:])[:200],
             next_step="Look at the load of ovs-vswitchd and ovsdb-server, then try again",
         ) from error
-    return Finished(
-        status=done.returncode,
-        stdout=done.stdout.decode("utf-8", "replace"),
-        stderr=done.stderr.decode("utf-8", "replace"),
-    )
+    return done
+
+
+async def _run(argv: list[str], given: IO[bytes]) -> Finished:
+    process = await anyio.open_process(argv, stdin=given, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    printed = {"stdout": bytearray(), "stderr": bytearray()}
+    streams = {"stdout": process.stdout, "stderr": process.stderr}
+
+    async def read(name: str) -> None:
+        stream = streams[name]
+        assert stream is not None
+        async for chunk in stream:
+            printed[name] += chunk
+            if len(printed[name]) > OUTPUT_MAX_BYTES:
+                process.kill()
+                return
+
+    async with process:
+        try:
+            async with anyio.create_task_group() as group:
+                for name in printed:
+                    group.start_soon(read, name)
+            await process.wait()
+        except BaseException:
+            process.kill()
+            raise
+    if any(len(text) > OUTPUT_MAX_BYTES for text in printed.values()):
+        raise CannotWorkError(
+            f"{argv[0]} prints without end", " ".join(argv[1:])[:200], f"more than {OUTPUT_MAX_BYTES:,} bytes"
+        )
+    texts = {name: text.decode("utf-8", "replace") for name, text in printed.items()}
+    return Finished(status=process.returncode or 0, **texts)

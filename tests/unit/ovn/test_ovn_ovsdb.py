@@ -67,6 +67,28 @@ def test_what_is_no_value_of_ovsdb_is_refused(value: Any) -> None:
         decode(value)
 
 
+@pytest.mark.parametrize(
+    "remote",
+    [
+        "",
+        ",",
+        "x",
+        "tcp:",
+        "tcp:127.0.0.1:99999999",
+        "tcp:[::1:1",
+        "unix:",
+        "unix:/dev/null",
+        "ssl:127.0.0.1:1",
+        "fd:3",
+    ],
+)
+@pytest.mark.anyio
+async def test_a_remote_that_is_none_is_told(remote: str) -> None:
+    async with Database(remote, "OVN", timeout_s=1) as database:
+        with pytest.raises(CannotWorkError, match="out of reach"):
+            await database.select("NAT")
+
+
 @contextlib.contextmanager
 def server(path: Path, *said: bytes, without_end: bytes = b"") -> Iterator[str]:
     """Says this to whoever connects, then goes on saying something until that one hangs up."""

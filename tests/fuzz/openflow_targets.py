@@ -89,6 +89,8 @@ _PACKET_IN = struct.pack("!II", of.NX_VENDOR_ID, of.NXT_PACKET_IN2) + b"".join(
 )
 _UPDATE = struct.pack("!HHHHHHHBxQ", 32, of.FME_DELETED, 2, 65535, 0, 0, 8, 65, OUR_COOKIE) + struct.pack("!HH4x", 1, 4)
 _UPDATES = struct.pack("!HH4xII", of.OFPMP_EXPERIMENTER, 0, of.ONF_VENDOR_ID, of.ONFST_FLOW_MONITOR) + _UPDATE
+_METERS = struct.pack("!HH4x", 10, 0) + struct.pack("!HHI", 24, 5, 7) + struct.pack("!HHII4x", 1, 16, 100, 50)[:16]
+_COUNT = struct.pack("!HH4xQQI4x", 2, 0, 5, 500, 3)
 _PAUSED = struct.pack("!II", of.ONF_VENDOR_ID, of.ONFT_FLOW_MONITOR_PAUSED)
 _SWITCH = b"".join(
     (
@@ -98,6 +100,7 @@ _SWITCH = b"".join(
         of.encode(of.OFPT_EXPERIMENTER, 0, _PACKET_IN),
         of.encode(of.OFPT_MULTIPART_REPLY, 0, _UPDATES),
         of.encode(of.OFPT_EXPERIMENTER, 0, _PAUSED),
+        of.encode(of.OFPT_MULTIPART_REPLY, 3, _COUNT),
         of.encode(of.OFPT_ECHO_REQUEST, 9, b"ping"),
         of.encode(of.OFPT_ERROR, 3, struct.pack("!HH", 5, 1)),
     )
@@ -122,6 +125,8 @@ def channel(data: bytes) -> None:
     session = Session("/fuzz.mgmt")
     session.connection_made(_Wire())
     session.watched = ((0x5654 << 48, 0xFFFF << 48),)
+    session.marks = of.register_marks(10)
+    session.replies[3] = []
     size = max(1, data[0] if data else 1)
     for begin in range(1, len(data), size):
         session.data_received(data[begin : begin + size])
@@ -141,7 +146,7 @@ def packet_in(data: bytes) -> PacketIn:
 
 def multipart(data: bytes) -> list[of.FlowUpdate]:
     """Everything else that is decoded from a message's body, its kind by the first byte."""
-    kind, body = data[0] % 5 if data else 0, data[1:]
+    kind, body = data[0] % 7 if data else 0, data[1:]
     if kind == 0:
         return list(of.flow_updates(body))
     if kind == 1:
@@ -150,8 +155,12 @@ def multipart(data: bytes) -> list[of.FlowUpdate]:
         of.error_text(body)
     elif kind == 3:
         of.experimenter(body)
-    else:
+    elif kind == 4:
         of.config_flags(body)
+    elif kind == 5:
+        assert all(rate >= 0 and burst >= 0 for rate, burst in of.meter_configs(body).values())
+    else:
+        assert of.aggregate_count(body) >= 0
     return []
 
 
@@ -206,7 +215,15 @@ TARGETS = (
     Target(
         "openflow_bodies",
         or_refused(multipart),
-        (b"\0" + _UPDATES, b"\1" + of.hello(1)[8:], b"\2\xff\xff\0\1" + bytes(8), b"\3" + _PACKET_IN, b"\4\0\1\0\2"),
+        (
+            b"\0" + _UPDATES,
+            b"\1" + of.hello(1)[8:],
+            b"\2\xff\xff\0\1" + bytes(8),
+            b"\3" + _PACKET_IN,
+            b"\4\0\1\0\2",
+            b"\5" + _METERS,
+            b"\6" + _COUNT,
+        ),
         (_UPDATE, b"\xff\xff", b"\0\x08"),
     ),
     Target("packet", packet, FRAMES, (b"\x81\0\0\1", b"\x08\0", b"\x86\xdd", bytes([44, 0]), b"\xff\xff"), 512),

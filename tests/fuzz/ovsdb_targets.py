@@ -15,6 +15,7 @@ import ovs.stream
 from fuzzing import Target, check, or_refused
 
 from vtrace.collect.link import Standing
+from vtrace.doctor.database import read_database
 from vtrace.model.inspection import Inspection
 from vtrace.model.inventory import Inventory, LogicalDatapath
 from vtrace.model.openflow import BridgeLayout, GuardBits
@@ -153,7 +154,7 @@ async def _exchanged(data: bytes) -> object:
     os.makedirs(os.path.dirname(path), exist_ok=True)
     server = await asyncio.start_unix_server(answer, path)
     try:
-        return await bridge.read_bridge(os.path.dirname(path))
+        return [await bridge.read_bridge(os.path.dirname(path)), await read_database(os.path.dirname(path), "br-int")]
     finally:
         server.close()
         os.unlink(path)
@@ -189,7 +190,9 @@ def _chassis_reply() -> bytes:
         "other_config": ["map", []],
         "ovs_version": "3.1.0", "qos": none, "type": "geneve", "ofport": 3,
         "options": ["map", [["remote_ip", "192.0.2.2"]]],
-        "statistics": ["map", [["rx_packets", 5]]], "admin_state": "up", "link_state": "up", "error": none, "mtu": 1500,
+        "statistics": ["map", [["rx_packets", 5]]], "dpdk_initialized": False, "role": none,
+        "controller": none, "fail_mode": none, "target": "tcp:x", "is_connected": True,
+        "admin_state": "up", "link_state": "up", "error": none, "mtu": 1500,
     }  # fmt: skip
     return json.dumps({"id": 0, "error": None, "result": [{"rows": [row]}] * 5}).encode()
 

@@ -12,15 +12,18 @@ from fuzzing import Target, captured, check, lines, of_text
 from vtrace.agent.standing import parse_limits
 from vtrace.agent.survey import entries_at_top, local_vifs
 from vtrace.agent.ways import neighbors, port_names, tunnel_bytes
+from vtrace.doctor.host import last_word, overflows
 from vtrace.errors import VTraceError
 from vtrace.ovn.expression import Packet, holds
 from vtrace.ovs import datapath, flowtext, guard_bits, intake, ipf, layout, ofctl, outputs, plain_layout, queues, trace
+from vtrace.ovs.named_ids import NamedIds
 from vtrace.ovs.trace_packet import last_seen, look_ups
 from vtrace.plain import inventory_file
 
 _BRIDGE = (
     b" cookie=0x0, duration=1.5s, table=0, n_packets=0, n_bytes=0, priority=100,in_port=1,dl_vlan=7"
-    b" actions=set_field:0x1->metadata,load:0x1->NXM_NX_REG14[],clone(output:3,resubmit(,10)),learn(table=9)\n"
+    b" actions=set_field:0x1->metadata,load:0x1->NXM_NX_REG14[],clone(output:3,resubmit(,10)),learn(table=9)"
+    b",controller(id=5,meter_id=7),meter:9\n"
     b" cookie=0x7, table=10, priority=9,reg14=0x1/0x1 actions=group:3,ct(commit,table=11,nat(src=1.0.0.1)),enqueue:1:2"
     b"\n"
     b" cookie=0x5654100100000001, table=11, actions=output:NXM_NX_REG0[4..15],bundle(eth_src,0,hrw,ofport,slaves:1)\n"
@@ -42,6 +45,7 @@ _DEV = b"Inter-|\n face |bytes\n  eth0:  70 5 0 0\n"
 _IPF = b"  v4 frags too small: 3\n  min v4 frag size: 1200\n"
 _TC = b'[{"kind":"tbf","handle":"1:","dev":"eth1","root":true,"drops":3,"packets":7}]'
 _NEIGH = b"IP   MAC   Bridge\n10.0.0.1  0a:00:00:00:00:01  br-phy\n"
+_COVERAGE = b"packet_in_overflow   0.0/sec     1.500/sec        0.0250/sec   total: 90\n"
 _LIMITS = b"default limit=0\nzone=3,limit=10,count=7\n"
 _MATCHES = (
     b'inport == "web1" && ip4 && !(ct.est && ip4.dst == {10.9.1.0/24, $as1}) || xxreg0[0..7] == 0x80',
@@ -71,6 +75,7 @@ def _entries(text: str) -> None:
         lambda: [list(outputs.learned_tables(entry.actions)) for entry in entries],
     ):
         _or_error(read)
+    NamedIds().take(text.splitlines())
     for line in text.splitlines():
         flowtext.table_of(line)
 
@@ -119,6 +124,8 @@ def _programs(text: str) -> None:
         queues.parse_queues,
         neighbors,
         parse_limits,
+        overflows,
+        last_word,
     ):
         _or_error(lambda read=read: check(read(text)))
 
@@ -157,7 +164,7 @@ TARGETS = (
     Target(
         "program_text",
         of_text(_programs),
-        (_TABLES, _PORTS, _METERS + _STATS, _FDB, _SS + _SHOW + _DEV, _IPF, _TC, _NEIGH, _LIMITS),
+        (_TABLES, _PORTS, _METERS + _STATS, _FDB, _SS + _SHOW + _DEV, _IPF, _TC, _NEIGH, _LIMITS, _COVERAGE),
         (*_WORDS, b"...99999999999:", b"null", b"1e999"),
         6144,
     ),

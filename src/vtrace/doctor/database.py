@@ -98,8 +98,10 @@ async def read_database(rundir: str, bridge: str, *, timeout_s: float = 5) -> Ho
         root, bridges, ports, interfaces, controllers = tables
         named = next((row for row in bridges if row["name"] == bridge), None)
         if named is not None:
-            return _read(root[0], named, bridges, ports, interfaces, controllers)
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+            found = _read(root[0], named, bridges, ports, interfaces, controllers)
+            msgspec.convert(msgspec.to_builtins(found), HostDatabase)
+            return found
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, RecursionError) as error:
         raise ProtocolError("can't read what ovsdb-server answered", where=path, why=repr(error)) from error
     raise CannotWorkError(
         f"there is no bridge {bridge}",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import time
 from collections.abc import Awaitable, Callable
@@ -23,6 +24,7 @@ from vtrace.errors import VTraceError
 from vtrace.model.openflow import BridgeLayout, InstalledEntry, MeterStat
 from vtrace.ovs import layout as ovs_layout
 from vtrace.ovs.bridge import read_bridge
+from vtrace.ovs.flowtext import is_decimal
 from vtrace.ovs.named_ids import NamedIds
 from vtrace.ovs.ofctl import OfCtl
 from vtrace.ovs.program import run_program
@@ -156,7 +158,7 @@ async def _datapath(host: Host) -> None:
 
 
 def _number(text: str) -> int:
-    return int(text) if text.strip().isdecimal() else -1
+    return int(text) if is_decimal(text.strip()) else -1
 
 
 async def _long_packets(host: Host, database: HostDatabase) -> tuple[str, ...]:
@@ -206,6 +208,6 @@ def overflows(coverage: str) -> float:
     """How often a packet-in found no room, a second over the last minute (`coverage/show`)."""
     for line in coverage.splitlines():
         if line.startswith("packet_in_overflow"):
-            rates = [word.removesuffix("/sec") for word in line.split() if word.endswith("/sec")]
+            rates = re.findall(r"(?<=\s)([0-9]{1,15}(?:\.[0-9]{1,15})?)/sec", line)
             return float(rates[1]) if len(rates) > 1 else 0.0
     return 0.0

@@ -5,7 +5,8 @@ Where a datapath was never run with VTrace (docs/compatibility.md), the finding 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 
 from vtrace.agent.claims import is_our_meter, meters_in_use
 from vtrace.agent.survey import colors_used, entries_at_top
@@ -14,6 +15,7 @@ from vtrace.doctor.clock import FIRST_YEAR
 from vtrace.doctor.finding import Finding, Level, from_error
 from vtrace.doctor.host import Host
 from vtrace.model.openflow import InstalledEntry
+from vtrace.ovs.flowtext import is_decimal
 
 # Versions that the tests of this repository ran with; docs/compatibility.md.
 RUN_OVS = ("3.1", "3.5")
@@ -85,7 +87,13 @@ def _version(host: Host, name: str, version: str, known: tuple[str, ...]) -> Fin
 
 def _numbers(version: str) -> tuple[int, ...]:
     words = version.split(".")[:2]
-    return tuple(int(word) for word in words) if all(word.isdecimal() for word in words) else (0, 0)
+    return tuple(int(word) for word in words) if all(map(is_decimal, words)) else (0, 0)
+
+
+def _max_meter(words: Sequence[str]) -> int:
+    """What stands behind `max_meter` among the words of the meter features; 0 where it is no number."""
+    values = [after for name, after in pairwise(words) if name == "max_meter" and is_decimal(after)]
+    return int(values[0]) if values else 0
 
 
 def datapath(host: Host) -> Iterator[Finding]:
@@ -120,7 +128,7 @@ def datapath(host: Host) -> Iterator[Finding]:
             "entries of VTrace and of OVN need it", "Use a newer kernel, or the userspace datapath",
         )  # fmt: skip
     nesting = host.dp_features.get("Sample nesting", "10")
-    if nesting.isdecimal() and int(nesting) < 2 and host.dp_features.get("Clone action", "Yes") == "No":
+    if is_decimal(nesting) and int(nesting) < 2 and host.dp_features.get("Clone action", "Yes") == "No":
         yield _finding(
             host, "problem", "datapath", "the datapath can neither clone nor nest samples",
             "a metered copy within a clone would not be made as asked", "Use a newer kernel",
@@ -162,7 +170,7 @@ def meters(host: Host) -> Iterator[Finding]:
     if "openflow" in host.failures:
         return
     words = host.meter_features.replace(":", " ").split()
-    largest = int(words[words.index("max_meter") + 1]) if "max_meter" in words else 0
+    largest = _max_meter(words)
     if largest <= 0 or "drop" not in words or "pktps" not in words or "burst" not in words:
         yield _finding(
             host, "problem", "meters", "the bridge has no meters that count packets",
@@ -299,7 +307,7 @@ def leftovers(host: Host) -> Iterator[Finding]:
             f"tasks that run, or that were killed: the last entry is gone in {max(0, last_s):.0f} s", "Nothing to do",
         )  # fmt: skip
     words = host.meter_features.replace(":", " ").split()
-    largest = int(words[words.index("max_meter") + 1]) if "max_meter" in words else 0
+    largest = _max_meter(words)
     in_use = meters_in_use(ours, host.meters)
     dead = [m.meter_id for m in host.meters if is_our_meter(m, largest) and m.meter_id not in in_use]
     if dead:

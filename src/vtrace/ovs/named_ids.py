@@ -10,12 +10,13 @@ import re
 from collections.abc import Iterable
 
 from vtrace.color.registry import COOKIE_MAGIC
+from vtrace.ovs.flowtext import number
 
 _OURS = f"cookie=0x{COOKIE_MAGIC:x}"
 # controller(id=5,meter_id=7,…), meter:7; with names or without (ovs-actions(7)).
 _CONTROLLER = re.compile(r"controller\(([^()]*)")
-_ID = re.compile(r"(?:^|,)id=(0x[0-9a-f]+|\d+)")
-_METER = re.compile(r"\bmeter(?:_id=|:)(0x[0-9a-f]+|\d+)")
+_ID = re.compile(r"(?:^|,)id=(0x[0-9a-f]{1,8}|[0-9]{1,10})\b")
+_METER = re.compile(r"\bmeter(?:_id=|:)(0x[0-9a-f]{1,8}|[0-9]{1,10})\b")
 
 
 class NamedIds:
@@ -30,6 +31,6 @@ class NamedIds:
         for line in lines:
             if "controller(" in line and _OURS not in line:
                 for inner in _CONTROLLER.findall(line):
-                    self.controllers.update(int(text, 0) for text in _ID.findall(inner))
+                    self.controllers.update(number(text) for text in _ID.findall(inner))
             if "meter" in line and _OURS not in line:
-                self.meters.update(int(text, 0) for text in _METER.findall(line))
+                self.meters.update(number(text) for text in _METER.findall(line))

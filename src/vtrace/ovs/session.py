@@ -19,6 +19,8 @@ QUEUE_MAX_PACKET_INS = 65536  # about 30 MB, since of each packet no more is kep
 QUEUE_MAX_EVENTS = 2 * QUEUE_MAX_PACKET_INS
 # What waits to be sent is answers to echo requests: a peer that sends those and reads nothing is not well either.
 UNSENT_MAX_BYTES = 1 << 20
+# Of one multipart reply, each up to 64 KiB: what is asked for has few bytes.
+REPLY_MAX_PARTS = 64
 RemovalReason: TypeAlias = Literal[
     "idle_timeout", "hard_timeout", "delete", "group_delete", "meter_delete", "eviction", "modified", "unknown"
 ]
@@ -167,6 +169,8 @@ class Session(asyncio.Protocol):
             self._echo(message)
         elif kind == of.OFPT_MULTIPART_REPLY:
             if (waiting := self.replies.get(message.xid)) is not None:
+                if len(waiting) >= REPLY_MAX_PARTS:
+                    raise ProtocolError("a reply of the bridge has no end", why=f"{len(waiting)} parts")
                 waiting.append(message.body)
             else:
                 self._updates(message.body)

@@ -18,7 +18,7 @@ from vtrace.model.openflow import PacketIn
 from vtrace.ovs import openflow13 as of
 from vtrace.ovs import unixctl
 from vtrace.ovs.channel import ConnectionLostError, EntriesRemoved, MonitorPaused, OpenFlowChannel
-from vtrace.ovs.session import QUEUE_MAX_EVENTS
+from vtrace.ovs.session import QUEUE_MAX_EVENTS, REPLY_MAX_PARTS, Session
 from vtrace.ovs.sockets import connectable
 
 pytestmark = pytest.mark.anyio
@@ -136,6 +136,15 @@ async def test_a_peer_that_asks_and_reads_nothing_is_given_up(path: str) -> None
         with pytest.raises(ProtocolError, match="reads nothing"):
             async with OpenFlowChannel.open(path, ID):
                 pass
+
+
+async def test_a_reply_without_end_ends_the_connection() -> None:
+    session = Session("/nowhere.mgmt")
+    session.hello.set()
+    session.replies[3] = []
+    session.data_received(of.encode(of.OFPT_MULTIPART_REPLY, 3, bytes(32)) * (REPLY_MAX_PARTS + 1))
+    assert len(session.replies[3]) == REPLY_MAX_PARTS
+    assert "no end" in str(session.failure)
 
 
 async def test_events_that_nobody_can_read_end_the_connection(path: str) -> None:

@@ -17,6 +17,7 @@ from typing import TypeVar
 import anyio
 import msgspec
 
+from vtrace.agent.privileges import Need, needed
 from vtrace.agent.standing import controller_place, controller_state
 from vtrace.doctor.clock import Clock, read_clock
 from vtrace.doctor.database import HostDatabase, read_database
@@ -58,6 +59,7 @@ class Host(msgspec.Struct, kw_only=True):
     rundir: str
     bridge: str
     is_root: bool = True
+    keeps: tuple[Need, ...] = ()
     failures: dict[str, VTraceError] = {}
     database: HostDatabase | None = None
     tool_version: str = ""
@@ -81,6 +83,7 @@ class Host(msgspec.Struct, kw_only=True):
 async def examine(server: str, rundir: str, bridge: str) -> Host:
     """Reads a host. Dumps and questions only; the load is looked at for a second."""
     host = Host(server=server, rundir=rundir, bridge=bridge, is_root=os.geteuid() == 0)
+    host.keeps = needed([rundir], [bridge])
     ofctl = OfCtl(os.path.join(rundir, f"{bridge}.mgmt"))
     host.tool_version = await _try(host, "programs", _tool_version, "")
     host.database = await _try(host, "database", lambda: read_database(rundir, bridge), None)

@@ -53,7 +53,9 @@ def _finding(
 
 def privileges(host: Host) -> Iterator[Finding]:
     if host.is_root:
-        yield _finding(host, "ok", "privileges", "root: the sockets of Open vSwitch can be used")
+        names = ", ".join(need.capability for need in host.keeps)
+        kept = f"a task keeps {names or 'no capability'}"
+        yield _finding(host, "ok", "privileges", f"root: the sockets of Open vSwitch can be used; {kept}")
     else:
         why = "the sockets of Open vSwitch belong to root"
         yield _finding(host, "problem", "privileges", "not root", why, "Run it with sudo, or as root")

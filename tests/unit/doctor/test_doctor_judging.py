@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from builders import installed
 
+from vtrace.agent.privileges import Need
 from vtrace.color.registry import COPY_RATE_PPS, FIRST_RATE_PPS, POOL_2, Role, cookie
 from vtrace.doctor.clock import Clock
 from vtrace.doctor.cloud import CloudRows, judge_cloud
@@ -79,6 +80,15 @@ def test_a_host_where_all_is_well() -> None:
     assert by_check["meters"] == "512 meter ids free, up to 262144"
     assert by_check["colors"] == "16 of 16 colors free"
     assert all(f.where == "hv1" and not f.why and not f.next_step for f in found)
+
+
+def test_what_a_task_keeps_of_root_is_told() -> None:
+    def said(*keeps: Need) -> str:
+        return {f.check: f.what for f in judge(host(keeps=keeps))}["privileges"]
+
+    assert said() == "root: the sockets of Open vSwitch can be used; a task keeps no capability"
+    needs = [Need(capability=name, why="x") for name in ("CAP_SYS_ADMIN", "CAP_SYS_PTRACE")]
+    assert said(*needs).endswith("; a task keeps CAP_SYS_ADMIN, CAP_SYS_PTRACE")
 
 
 METERED = "controller(id=20485,meter_id={})"

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from faults import answers
 from faults.facts import PROGRAM, Facts
-from faults.running import Traffic
+from faults.running import Traffic, eventually
 from test_diagnose_safety import ask, wait_until
 
 from vtrace.lab import state as lab_state
@@ -75,7 +75,10 @@ def test_a_lab_where_all_is_well_and_nothing_is_different_afterwards(facts: Fact
         "load",
         "ovn-controller",
     }
-    assert {(check, name) for check in per_server for name in SERVERS} <= said(document, "ok")
+    # OVN has put no logical port on the gateway yet, so that there is no pipeline to understand.
+    wanted = {(check, name) for check in per_server for name in SERVERS} - {("layout", "gw1")}
+    assert wanted <= said(document, "ok"), document
+    assert said(document, "note") >= {("layout", "gw1")}
     assert {(check, "") for check in ("southbound", "chassis", "dscp")} <= said(document, "ok")
     # What it says of the layout is what a task then uses.
     (layout,) = {f["what"] for f in document["findings"] if (f["check"], f["where"]) == ("layout", "hv1")}
@@ -87,7 +90,8 @@ def test_a_lab_where_all_is_well_and_nothing_is_different_afterwards(facts: Fact
 def test_what_stands_in_the_way_is_found(facts: Facts) -> None:
     """One change a check; all are taken back."""
     tunnel = "ovn-hv2-0"
-    facts.execute("hv1", "ovs-vsctl", "set", "interface", tunnel, "options:tos=inherit")
+    facts.execute("hv1", "ovs-vsctl", "set", "open", ".", "external_ids:ovn-encap-tos=inherit")
+    eventually(lambda: "inherit" in facts.execute("hv1", "ovs-vsctl", "get", "interface", tunnel, "options"), "options")
     facts.execute("hv2", "ovs-ofctl", "add-flow", "br-int", "table=0,priority=65535,dl_type=0x88b5,actions=drop")
     facts.execute("hv3", "ovs-appctl", "dpctl/ct-set-maxconns", "1")
     facts.execute("central", "ovn-nbctl", "acl-add", "red-web", "from-lport", "7", "ip4 && ip.dscp == 46", "allow")
@@ -99,10 +103,13 @@ def test_what_stands_in_the_way_is_found(facts: Facts) -> None:
         facts.execute("central", "ovn-nbctl", "acl-del", "red-web", "from-lport", "7", "ip4 && ip.dscp == 46")
         facts.execute("hv3", "ovs-appctl", "dpctl/ct-set-maxconns", "3000000")
         facts.execute("hv2", "ovs-ofctl", "--strict", "del-flows", "br-int", "table=0,priority=65535,dl_type=0x88b5")
-        facts.execute("hv1", "ovs-vsctl", "remove", "interface", tunnel, "options", "tos")
+        facts.execute("hv1", "ovs-vsctl", "remove", "open", ".", "external_ids", "ovn-encap-tos")
+        eventually(
+            lambda: "inherit" not in facts.execute("hv1", "ovs-vsctl", "get", "interface", tunnel, "options"), "options"
+        )
     assert (code, document["state"]) == (1, "warnings"), document
     warned = said(document, "warning")
-    assert {("tunnels", f"hv1: {tunnel}"), ("dscp", ""), ("ovn-controller", "gw1")} <= warned
+    assert {("tunnels", f"hv1: {tunnel}"), ("tunnels", "hv1"), ("dscp", ""), ("ovn-controller", "gw1")} <= warned
     assert ("layout", "hv2") in said(document, "note")
     assert all(f["why"] and f["next_step"] for f in document["findings"] if f["level"] in ("warning", "problem"))
     facts.execute("central", "ovn-nbctl", "--wait=hv", "--timeout=20", "sync")

@@ -36,12 +36,18 @@ Judge = Callable[[Host], Iterator[Finding]]
 
 def judge(host: Host) -> list[Finding]:
     """All findings on a host."""
-    found = [from_error(check, host.server, error) for check, error in host.failures.items() if check != "datapath"]
-    if "datapath" in host.failures:
-        found.append(from_error("datapath", host.server, host.failures["datapath"], "warning"))
+    found = [from_error(check, host.server, error, _level(host, check)) for check, error in host.failures.items()]
     for one in JUDGES:
         found += one(host)
     return found
+
+
+def _level(host: Host, check: str) -> Level:
+    """How bad it is that something could not be read."""
+    if check == "layout" and host.database is not None and not any(i.logical for i in host.database.interfaces):
+        # OVN writes the stages when the first logical port is bound: no traffic of a task can be here before.
+        return "note"
+    return "warning" if check == "datapath" else "problem"
 
 
 def _finding(

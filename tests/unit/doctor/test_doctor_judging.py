@@ -329,6 +329,14 @@ CASES: dict[str, tuple[dict[str, Any], list[tuple[str, str, str]]]] = {
         },
         [("problem", "layout", "not clear")],
     ),
+    "a bridge without a port yet": (
+        {
+            "layout": None,
+            "database": database(interfaces=()),
+            "failures": {"layout": BridgeNotUnderstoodError("not clear", why="no table", next_step="wait")},
+        },
+        [("note", "layout", "not clear")],
+    ),
     "no socket": (
         {
             "layout": None,

@@ -93,7 +93,7 @@ def cleaned(facts: Facts) -> Iterator[None]:
     assert bridges.complaints(before, after) == []
 
 
-@pytest.mark.parametrize("arrives", ["before", "during"])
+@pytest.mark.parametrize("arrives", sampled(["before", "during"]))
 def test_a_second_controller_is_left_alone(
     facts: Facts, traffic: Traffic, pair: Pair, cleaned: None, arrives: str
 ) -> None:

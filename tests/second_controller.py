@@ -32,6 +32,7 @@ ONF, NX = 0x4F4E4600, 0x2320
 ROLE_STATUS, FLOW_MONITOR = 1911, 1870
 SEND_FLOW_REM = 1
 ANY = 0xFFFF_FFFF
+ADDED, DELETED = 0, 1
 ASKED_FOR = (HELLO, ECHO_REQUEST, FEATURES_REPLY, BARRIER_REPLY, ROLE_REPLY)
 
 
@@ -190,3 +191,14 @@ class SecondController:
         fixed = struct.pack("!IHHIB3x", monitor_id, 0b11110, 4, ANY, table)
         self.send(MULTIPART_REQUEST, head + fixed + bytes.fromhex("0001000400000000"))
         self.barrier()
+
+
+def updates(message: Received) -> list[tuple[int, int]]:
+    """(event, cookie) of each entry that a flow monitor tells of."""
+    assert message.kind == MULTIPART_REPLY
+    found, position = [], 16
+    while position < len(message.body):
+        length, event = struct.unpack_from("!HH", message.body, position)
+        found.append((event, int.from_bytes(message.body[position + 16 : position + 24], "big")))
+        position += length
+    return found

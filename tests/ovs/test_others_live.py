@@ -52,6 +52,7 @@ async def test_our_work_sends_a_second_controller_nothing(switch: Switch, other:
     other.meter(0, 17, 500)
     other.entry(cookie=THEIRS, table=3, priority=10, ether_type=0x0806)
     switch.ofctl("add-group", "group_id=9,type=all,bucket=actions=output:2")
+    other.monitor(1, 3)
     assert other.ask_role(role) == role
     before = standing(switch)
     ofctl = OfCtl(switch.mgmt)
@@ -86,6 +87,18 @@ async def test_our_work_sends_a_second_controller_nothing(switch: Switch, other:
     other.ask_role(second.EQUAL)
     other.delete(THEIRS)
     other.wait("message of its own removed entry", lambda m: m.kind == second.FLOW_REMOVED)
+
+
+async def test_a_monitor_of_everything_is_told_of_ours_and_their_end(switch: Switch, other: SecondController) -> None:
+    """A flow monitor has no filter for cookies: who asks for all of a table sees ours come and go (docs/limits.md)."""
+    other.monitor(1, 0)
+    ofctl = OfCtl(switch.mgmt)
+    async with OpenFlowChannel.open(switch.mgmt, ID) as channel:
+        await ofctl.add_entries([entry(actions=COPY), entry("in_port=2", COPY, index=2)])
+        await channel.delete_by_cookie(OURS, MASK)
+    other.barrier()
+    told = [update for m in other.unasked() for update in second.updates(m)]
+    assert sorted(told) == [(event, OURS | index) for event in (second.ADDED, second.DELETED) for index in (1, 2)]
 
 
 async def test_its_packet_ins_are_its_own(switch: Switch, other: SecondController) -> None:

@@ -186,6 +186,35 @@ def test_missing_or_contradicting_evidence_is_named(text: str, says: str) -> Non
         layout(text)
 
 
+REAL_25_03 = (Path(__file__).parent / "data" / "dump_25.03.0.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (renumbered({43: 60}, REAL_25_03), "not in the order of the pipeline"),
+        (renumbered({42: 7}, REAL_25_03), "not in the order of the pipeline"),
+        (REAL_25_03 + " table=60, priority=0 actions=resubmit(,43)\n", "more than one"),
+        (
+            REAL_25_03 + " table=61, priority=0 actions=load:0->NXM_NX_REG0[],load:0->NXM_NX_REG1[],resubmit(,62)\n",
+            "more than",
+        ),
+        (REAL_25_03 + " table=20, priority=1,reg10=0xffffffff actions=drop\n", "reg10"),
+        (with_default(REAL_25_03, 65, 66), "log-to-physical"),
+        (with_default(REAL_25_03, 43, 44), "no priority-0 entry that drops"),
+    ],
+)
+def test_changed_dumps_of_25_03_are_refused(text: str, says: str) -> None:
+    """A table moved where no release has it, two candidates for one stage, all bits in use, a stage without its end."""
+    with pytest.raises(BridgeNotUnderstoodError, match=says):
+        layout(text, (3, 4, 5))
+
+
+def test_a_table_that_moves_with_all_its_resubmits_is_found() -> None:
+    moved = renumbered({table: table + 10 for table in range(42, 60)}, REAL_25_03)
+    assert numbers(layout(moved, (3, 4, 5))) == (8, 52, 53, 54, 55, 64, 65)
+
+
 @pytest.mark.parametrize(
     ("match", "actions", "expected"),
     [

@@ -33,8 +33,10 @@ from vtrace.model.plan import Claim, PlannedEntry
 from vtrace.ovs import bridge as ovs_bridge
 from vtrace.ovs import layout as ovs_layout
 from vtrace.ovs.channel import EntriesRemoved, OpenFlowChannel, OtherEntry
+from vtrace.ovs.intake import lost_packet_ins
 from vtrace.ovs.named_ids import NamedIds
 from vtrace.ovs.ofctl import OfCtl
+from vtrace.ovs.unixctl import ctl_path
 
 # Events that wait for the analyzer; what comes on top is dropped and counted.
 EVENT_BUFFER = 50_000
@@ -88,6 +90,7 @@ class ChassisAgent:
         self._lock = AsyncExitStack()
         self._channel: OpenFlowChannel | None = None
         self._installed = 0
+        self._dropped_before: int | None = None
         self._colors: set[int] = set()
         self._colored: set[tuple[int, int]] = set()
         self._closing = False
@@ -168,12 +171,20 @@ class ChassisAgent:
             await self._lock.aclose()
             self._lock = AsyncExitStack()
         if self._channel is None:
+            self._dropped_before = await self._dropped()
             await self._group.start(self._read, claim)
         return claim
 
     async def _hold(self, color: int) -> None:
         with self._own.adding([self._claims.shown(color, self._hold_s)]):
             await self._claims.hold(color, self._hold_s)
+
+    async def _dropped(self) -> int | None:
+        """Copies that Open vSwitch could not hand on so far, where it says so."""
+        try:
+            return await lost_packet_ins(ctl_path(self._rundir))
+        except VTraceError:
+            return None
 
     async def abandon_claim(self) -> None:
         """Unlocks the bridge without a claim."""
@@ -298,6 +309,9 @@ class ChassisAgent:
         """What the run cost here so far."""
         first, copies = await self._claims.cut()
         unread = self._logger.lost + (self._channel.packet_ins_dropped if self._channel else 0)
+        dropped = await self._dropped()
+        if dropped is not None and self._dropped_before is not None:
+            unread += max(0, dropped - self._dropped_before)
         return AgentCost(
             entries_installed=self._installed,
             first_copies_cut=first,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from vtrace.ovs.intake import parse_lost, parse_received, parse_sockets
+import pytest
+
+from vtrace.ovs.intake import parse_lost, parse_packet_ins, parse_received, parse_sockets
 
 SOCKETS = """\
 Netid State  Recv-Q Send-Q Local Address:Port      Peer Address:PortProcess
@@ -37,3 +39,20 @@ def test_what_devices_received() -> None:
 
 def test_what_lookups_lost_of_each_kind_of_datapath() -> None:
     assert (parse_lost(SHOW, "netdev"), parse_lost(SHOW, "system")) == (3, 700)
+
+
+COVERAGE = """\
+Event coverage, avg rate over last: 5 seconds, last minute, last hour,  hash=7ff4a15d:
+bridge_reconfigure         0.0/sec     0.000/sec        0.0022/sec   total: 8
+packet_in_overflow         0.0/sec     0.000/sec        0.0000/sec   total: 7
+rconn_discarded            0.0/sec     0.000/sec        0.0000/sec   total: 900
+rconn_overflow             0.0/sec     0.050/sec        0.0264/sec   total: 95
+rconn_sent                13.0/sec    15.817/sec       18.7408/sec   total: 67467
+114 events never hit
+"""
+
+
+@pytest.mark.parametrize(("text", "dropped"), [(COVERAGE, 102), ("", 0), ("67 events never hit\n", 0)])
+def test_packet_ins_that_found_a_queue_full(text: str, dropped: int) -> None:
+    """As `coverage/show` of Open vSwitch 3.1 prints it; numbers are made up."""
+    assert parse_packet_ins(text) == dropped

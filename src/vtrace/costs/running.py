@@ -27,7 +27,8 @@ class Slice(msgspec.Struct, frozen=True, kw_only=True):
         forwarding_ns: processor time of the threads that forward, of each server; holder_ns: of the process that
             holds what is on, its children included.
         before, after: our entries, of both servers together; ours are counted outside of the slice.
-        colored: packets that entries of ours colored meanwhile.
+        colored: packets that entries of ours colored meanwhile, as far as Open vSwitch has counted them by then (it is
+            up to a second behind) and the entries stayed (`vtrace diagnose` colors fast streams in pulses).
     """
 
     label: str
@@ -150,7 +151,7 @@ def _slice(watch: Watch, switch: Switch, label: str, seconds: float) -> Slice:
         holder_ns=ended.holder_ns - began.holder_ns,
         before=_together(before),
         after=_together(after),
-        colored=sum(one.colored for one in after) - sum(one.colored for one in before),
+        colored=max(0, sum(one.colored for one in after) - sum(one.colored for one in before)),
     )
 
 

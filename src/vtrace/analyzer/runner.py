@@ -17,12 +17,12 @@ from vtrace.analyzer.enough import Enough
 from vtrace.analyzer.follow import Follower
 from vtrace.analyzer.neighbors import Neighbors
 from vtrace.analyzer.pulses import Allowed, Pulses, cuts_of_counted
-from vtrace.analyzer.questions import about_replies
+from vtrace.analyzer.replies import Replies
 from vtrace.analyzer.stalls import Stalls
 from vtrace.analyzer.topology import Moved, Topology, TopologyFollower
 from vtrace.analyzer.tunnels import check_now
 from vtrace.analyzer.turns import Turns
-from vtrace.attribute.case import Case, ReplyCount
+from vtrace.attribute.case import Case
 from vtrace.collect.link import (
     AgentCost,
     AgentEvent,
@@ -133,7 +133,7 @@ class TaskRunner:
         self._stalls = Stalls(self._note_stall)
         self._missing_color: set[int] = set()
         self._early_dscps: set[int] = set()
-        self._counts: dict[int, int] = defaultdict(int)
+        self._replies = Replies(self._arming, self._follow)
         self._entered_packets: dict[int, int] = defaultdict(int)
         self._is_coloring = anyio.Event()
         self._collecting: anyio.abc.TaskGroup | None = None
@@ -351,9 +351,8 @@ class TaskRunner:
         self._follow.change(moved.pairs, moved.inventory)
         self._asking.change(moved.pairs, moved.inventory)
         self._neighbors.change(moved.pairs, moved.inventory)
-        for counting in self._arming.live.values() if moved.arm else ():
-            for index, packets in (await counting.counts(Role.COUNT)).items():
-                self._counts[index] += packets
+        if moved.arm:
+            await self._replies.read()
 
     async def _until_enough(self, group: anyio.abc.TaskGroup) -> None:
         told_s = 0.0
@@ -435,7 +434,7 @@ class TaskRunner:
                 f"the last questions were not all answered in {ASK_AGAIN_S:g} s: a cause may be missing"
             )
         try:
-            await self._count_replies()
+            await self._replies.finish(self._pairs)
         except VTraceError as error:
             self.outcome.notes.append(f"replies could not be counted: {error}")
         enough = all(self._follow.has_enough(index) for index in self._pairs)
@@ -451,34 +450,6 @@ class TaskRunner:
             while seen != len(self.outcome.records):
                 seen = len(self.outcome.records)
                 await anyio.sleep(QUIET_S)
-
-    async def _count_replies(self) -> None:
-        """What our entries counted; where that is none another run's may have stood above them: the cache knows."""
-        for counting in self._arming.live.values():
-            for index, packets in (await counting.counts(Role.COUNT)).items():
-                self._counts[index] += packets
-        answered = {
-            (p.destination, p.source)
-            for p in self._pairs.values()
-            if p.direction is Direction.REPLY and self._follow.own(p.index)
-        }
-        for index, pair in self._pairs.items():
-            counted = pair.direction is Direction.FORWARD and (pair.source, pair.destination) not in answered
-            if counted and self._follow.of_pair(index):
-                await self._count_cached(pair)
-
-    async def _count_cached(self, pair: Pair) -> None:
-        """Looks for a pair's replies in the datapaths' caches, where no entry of ours counted any."""
-        # Behind a VIP answers have another source.
-        source = pair.destination.address if pair.destination.outside else ""
-        addresses = [*pair.source.addresses, *(a.address for a in pair.source.aliases if a.kind != "vip")]
-        for name, agent in self._arming.live.items():
-            for vif in self._arming.answers_of(pair, name):
-                for address in addresses:
-                    if any(self._counts[pair.index << 2 | number] for number in range(3)):
-                        return
-                    for question in about_replies(pair, vif, source, address):
-                        self._counts[pair.index << 2] += await agent.cached_packets(question)
 
     async def _entered(self) -> dict[int, int]:
         """Packets that our entries at the first hop counted, of pairs without any record, where copies were cut.
@@ -526,7 +497,7 @@ class TaskRunner:
         if self.outcome.records:
             self.outcome.log_bytes = len(encode(to_table(self.outcome.records)))
         found = reconstruct(to_table(self._follow.records), self._goals())
-        self.outcome.notes += [*self._asking.notes, *self._arming.notes, *self._reply_notes()]
+        self.outcome.notes += [*self._asking.notes, *self._arming.notes, *self._replies.notes(self._pairs)]
         cut = {name: cost.copies_cut + cost.records_lost for name, cost in self.outcome.costs.items()}
         return Case(
             pairs=tuple(self._pairs.values()),
@@ -540,7 +511,7 @@ class TaskRunner:
             cut_of_counted=cuts_of_counted(cut, found) if self._pulses.beyond else None,
             neighbors=self._neighbors.watches(),
             tunnels=await check_now(self._inventory, self._arming.surveys, self._arming.live),
-            replies=tuple(self._replies()),
+            replies=self._replies.all(self._pairs),
             packets_asked=self._spec.packets,
             disturbances=tuple(self._disturbances),
             changes=tuple(self.outcome.changes),
@@ -587,26 +558,6 @@ class TaskRunner:
         self.outcome.costs[name] = cost
         # A copy of the first hop that the meter cut was of a packet that was colored all the same.
         self.outcome.beyond_n += cost.first_copies_cut
-
-    def _reply_notes(self) -> list[str]:
-        """Resets and errors of guests count as answers, and are shown."""
-        return [
-            f"{self._pairs[reply.pair].destination.name} answered {self._pairs[reply.pair].source.name} with {what}"
-            for reply in self._replies()
-            for what in (
-                f"{reply.resets} TCP resets" if reply.resets else "",
-                f"{reply.errors} ICMP errors" if reply.errors else "",
-            )
-            if what
-        ]
-
-    def _replies(self) -> list[ReplyCount]:
-        found = []
-        for index, pair in self._pairs.items():
-            if pair.direction is Direction.FORWARD:
-                counts = [self._counts.get(index << 2 | number, 0) for number in range(3)]
-                found.append(ReplyCount(pair=index, packets=counts[0], errors=counts[1], resets=counts[2]))
-        return found
 
 
 async def _import_meanwhile() -> None:

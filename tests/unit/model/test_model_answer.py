@@ -55,7 +55,7 @@ ANSWER = Answer(
 )
 # Keys that the code has beside those of design.md.
 ADDED = {"notes"}
-ADDED_TO_A_PATH = {"from", "to", "direction"}
+ADDED_TO_A_PATH = {"from", "to", "direction", "packets_with_gaps"}
 
 
 def document() -> dict[str, Any]:

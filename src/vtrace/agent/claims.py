@@ -41,7 +41,7 @@ async def bridge_lock(rundir: str, bridge: str) -> AsyncIterator[None]:
     """Holds the host's lock for claims on one bridge; the kernel frees it if the process dies.
 
     Raises:
-        CannotWorkError: another run held it for too long.
+        CannotWorkError: another run held it for too long, or the file of the lock can't be made.
     """
     path = Path(rundir) / f"vtrace.{bridge}.lock"
     descriptor = -1
@@ -65,7 +65,15 @@ async def bridge_lock(rundir: str, bridge: str) -> AsyncIterator[None]:
 
 def _try_lock(path: Path) -> int:
     """The descriptor of the locked file; -1 where somebody else has it, or removed it while we waited."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise CannotWorkError(
+            "The bridge can't be locked against other runs",
+            str(path),
+            error.strerror or str(error),
+            "Nothing was colored by this run; see whether the disk is full",
+        ) from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if path.exists() and os.fstat(descriptor).st_ino == path.stat().st_ino:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import anyio
 import pytest
 from builders import installed
 
 from vtrace.agent.claims import (
     Claims,
+    bridge_lock,
     is_our_meter,
     meters_in_use,
 )
@@ -256,3 +260,14 @@ async def test_a_meter_that_somebody_deleted_is_put_back() -> None:
     assert bridge.meter_table == before
     await claims.release()
     assert bridge.meter_table == {}
+
+
+def test_where_no_lock_can_be_made_it_cannot_work(tmp_path: Path) -> None:
+    """As on a full or read-only disk; root may write to any folder, so there is none."""
+
+    async def run() -> None:
+        async with bridge_lock(str(tmp_path / "no-such-folder"), "br-int"):
+            pass
+
+    with pytest.raises(CannotWorkError, match=r"br-int\.lock.*No such file"):
+        anyio.run(run)

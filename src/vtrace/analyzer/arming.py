@@ -70,6 +70,8 @@ class Arming:
         self._armed_s: dict[int, float] = {}
         self.notes: list[str] = []
         self.given_up: set[str] = set()
+        # Chassis whose Open vSwitch ended: started anew it has none of our entries.
+        self.gone: set[str] = set()
         # One change at a time: a color must never be put on while another change takes its restoring entries off.
         self._turn = anyio.Lock()
         self._ended = False
@@ -382,7 +384,8 @@ class Arming:
 
     def scope(self, chassis: str) -> Scope:
         """Where the task's entries go on a chassis."""
-        basis = (self._inventory, self._pairs, self.surveys[chassis], self.given_up.copy(), len(self._agents))
+        without = (self.given_up.copy(), self.gone.copy())
+        basis = (self._inventory, self._pairs, self.surveys[chassis], without, len(self._agents))
         known = self._scopes.get(chassis)
         # Asked for each pair: of many it takes a while to make.
         if known is None or any(a is not b and a != b for a, b in zip(known[0], basis, strict=True)):
@@ -394,6 +397,7 @@ class Arming:
         armed = tuple(sorted(self.live))
         members = {name for datapath in self._inventory.datapaths for name in datapath.chassis}
         ends = {n for p in self._pairs for e in (p.source, p.destination) for n in e.ports}
+        standby = {name for port in self._inventory.ports for name in (port.chassis, *port.standby) if name}
         return Scope(
             chassis=chassis,
             layout=survey.layout,
@@ -403,6 +407,7 @@ class Arming:
             tunnels=tuple(t for t in survey.tunnels if t.chassis in armed),
             other_tunnels=tuple(t for t in survey.tunnels if t.chassis in members and t.chassis not in armed),
             armed_chassis=armed,
+            bare=tuple(sorted(standby - set(self._agents) | self.gone)),
             endpoints=tuple(sorted(ends.union(self._inventory.rivals))),
             ip_versions=tuple(sorted({p.traffic.ip_version for p in self._pairs})),
             plain=survey.plain,

@@ -6,7 +6,6 @@ import importlib
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import anyio
 import anyio.to_thread
@@ -14,7 +13,8 @@ import anyio.to_thread
 from vtrace.analyzer.arming import IN_FLIGHT_S, Arming
 from vtrace.analyzer.asking import Asking
 from vtrace.analyzer.enough import Enough
-from vtrace.analyzer.follow import Follower
+from vtrace.analyzer.follow import LOST_AFTER_S, Follower
+from vtrace.analyzer.goals import goals
 from vtrace.analyzer.neighbors import Neighbors
 from vtrace.analyzer.pulses import Allowed, Pulses, cuts_of_counted
 from vtrace.analyzer.replies import Replies
@@ -41,9 +41,6 @@ from vtrace.model.record import LogRecord, Point
 from vtrace.model.task import Direction, Pair, TaskSpec, TaskState
 from vtrace.ovn.objects import ObjectResolver
 from vtrace.plain.objects import PlainObjects
-
-if TYPE_CHECKING:
-    from vtrace.reconstruct.schema import Goal
 
 TICK_S = 0.02
 EVENTS_PER_TURN = 1000
@@ -129,7 +126,6 @@ class TaskRunner:
         )
         self._disturbed: set[str] = set()
         self._disturbances: list[tuple[str, int]] = []
-        self._gone: set[str] = set()
         self._stalls = Stalls(self._note_stall)
         self._missing_color: set[int] = set()
         self._early_dscps: set[int] = set()
@@ -190,8 +186,8 @@ class TaskRunner:
 
     def _note_stall(self, chassis: str, stalled_s: float) -> None:
         self._disturbances.append((chassis, time.time_ns()))
-        server = self._inventory.server(chassis)
-        self.outcome.notes.append(f"nothing was read for {stalled_s:.1f} s: copies of packets on {server} may be lost")
+        where = self._inventory.server(chassis)
+        self.outcome.notes.append(f"{where}: nothing was read for {stalled_s:.1f} s, copies of packets may be lost")
 
     def _keeper(self, topology: Topology) -> TopologyFollower:
         """What follows the topology for this task."""
@@ -271,9 +267,8 @@ class TaskRunner:
         elif isinstance(event, AgentLost):
             self._asking.lost_agents.add(event.chassis)
             self.outcome.notes.append(f"{self._inventory.server(event.chassis)}: {event.reason}")
-            if event.chassis not in self._gone:
-                self._gone.add(event.chassis)
-                group.start_soon(self._go_on_without, event.chassis)
+            self._arming.gone.add(event.chassis)
+            group.start_soon(self._go_on_without, event.chassis)
 
     def _stop_pair(self, index: int, group: anyio.abc.TaskGroup) -> None:
         if index not in self._arming.stopped:
@@ -420,6 +415,8 @@ class TaskRunner:
         self.outcome.state = TaskState.COLLECTING
         self.outcome.notes += self._top_notes()
         self._progress("collecting: waiting for the last packets")
+        if self._stalls.longest_s > LOST_AFTER_S:
+            await self._until_quiet()  # a packet whose last copy is still to be read is not lost
         deadline = time.monotonic() + DRAIN_S
         # Settling is a matter of time: no event tells it.
         while not self._follow.all_settled(time.monotonic()) and time.monotonic() < deadline:  # noqa: ASYNC110
@@ -496,7 +493,8 @@ class TaskRunner:
 
         if self.outcome.records:
             self.outcome.log_bytes = len(encode(to_table(self.outcome.records)))
-        found = reconstruct(to_table(self._follow.records), self._goals())
+        ends = goals(self._spec.task_id, self._pairs.values(), self._inventory)
+        found = reconstruct(to_table(self._follow.records), ends)
         self.outcome.notes += [*self._asking.notes, *self._arming.notes, *self._replies.notes(self._pairs)]
         cut = {name: cost.copies_cut + cost.records_lost for name, cost in self.outcome.costs.items()}
         return Case(
@@ -524,7 +522,7 @@ class TaskRunner:
 
     def _blinded(self) -> list[int]:
         """The pairs that had too few packets when the one server where they come in stopped to answer."""
-        few = [pair for index, pair in self._pairs.items() if not self._follow.has_enough(index)]
+        few = [pair for pair in self._pairs.values() if not self._follow.has_enough(pair.index)]
         return [pair.index for pair in few if self._arming.only_entrance(pair) & self._arming.given_up]
 
     @property
@@ -534,20 +532,8 @@ class TaskRunner:
 
     @property
     def hanging_servers(self) -> frozenset[str]:
-        """Those of them that may go on: of an Open vSwitch that has ended nothing comes any more."""
-        return frozenset(self._arming.given_up - self._gone)
-
-    def _goals(self) -> dict[tuple[str, int], Goal]:
-        """Where each pair's packets should arrive, if that is one place: it tells their copy in a flood."""
-        from vtrace.reconstruct.schema import Goal
-
-        found: dict[tuple[str, int], Goal] = {}
-        for index, pair in self._pairs.items():
-            ports = self._inventory.ends(pair.destination)
-            if len(ports) == 1 and ports[0].chassis:
-                port = ports[0]
-                found[self._spec.task_id, index] = Goal(datapath=port.datapath, key=port.key, chassis=port.chassis)
-        return found
+        """Those of them that may go on."""
+        return frozenset(self._arming.given_up - self._arming.gone)
 
     async def _cost_of(self, name: str, agent: AgentLink) -> None:
         cost = AgentCost()

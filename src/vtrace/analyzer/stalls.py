@@ -22,10 +22,14 @@ class Stalls:
 
     Args:
         tell: is given the chassis whose copies may have been dropped, and for how long nothing was read.
+
+    Attributes:
+        longest_s: for how long nothing was read at most.
     """
 
     def __init__(self, tell: Callable[[str, float], None]) -> None:
         self._tell = tell
+        self.longest_s = 0.0
         self._taken: dict[str, int] = defaultdict(int)
 
     def take(self, chassis: str) -> None:
@@ -38,6 +42,7 @@ class Stalls:
         while True:
             await anyio.sleep(LOOK_EVERY_S)
             stalled_s = time.monotonic() - since_s - LOOK_EVERY_S
+            self.longest_s = max(self.longest_s, stalled_s)
             if stalled_s > STALL_S:
                 await anyio.sleep(READ_S)
                 for chassis in self.full(before):

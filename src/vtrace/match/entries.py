@@ -118,8 +118,11 @@ class _Planner:
         )
         if peer or stays:
             actions: tuple[str, ...] = (self._copy,) if peer else ()
-            # Where no agent would take the color off it is taken off here.
-            leaves = bool(peer) and peer not in self._scope.armed_chassis
+            # Where no agent would take the color off it is taken off here. Open vSwitch itself changes over to another
+            # member of a gateway's group, before anybody hears of it.
+            leaves = bool(peer) and (
+                peer not in self._scope.armed_chassis or not set(port.standby).isdisjoint(self._scope.bare)
+            )
             actions += (self._restore,) if leaves else ()
             yield self._entry(
                 Role.RESTORE if leaves else Role.MATCH,

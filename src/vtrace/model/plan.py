@@ -75,8 +75,8 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True):
 
     `datapaths` are the armed ones, `ports` what the inventory knows of their ports, `armed_chassis` the names
     of all chassis that have agents in this task, `endpoints` the names of the pairs' logical ports. `tunnels` lead
-    to armed chassis, `other_tunnels` to such that have ports of the armed datapaths and no agent. `plain` is there on
-    a bridge without OVN.
+    to armed chassis, `other_tunnels` to such that have ports of the armed datapaths and no agent. `bare` are those of
+    which it is known that none of our entries stand there. `plain` is there on a bridge without OVN.
     """
 
     chassis: str
@@ -87,6 +87,7 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True):
     tunnels: tuple[TunnelPort, ...]
     other_tunnels: tuple[TunnelPort, ...] = ()
     armed_chassis: tuple[str, ...]
+    bare: tuple[str, ...] = ()
     endpoints: tuple[str, ...]
     ip_versions: tuple[int, ...] = (4,)
     plain: PlainLayout | None = None

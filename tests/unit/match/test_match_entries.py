@@ -177,6 +177,14 @@ def test_a_port_of_a_gateway_without_an_agent_does_not_keep_the_color(gateway: L
     assert {p.hook.peer for p in at(found, REMOTE, R1, gateway.key)} == {GW}
 
 
+@pytest.mark.parametrize(("bare", "keeps"), [(HV2, False), (HV1, True)], ids=["bare", "another is"])
+def test_a_port_whose_standby_has_none_of_our_entries_does_not_keep_the_color(bare: str, keeps: bool) -> None:
+    # Open vSwitch changes over to it by itself (BFD), before the southbound database says so.
+    found = entries(scope(ports=(replace(GATEWAY, standby=(HV2,)),), bare=(bare,)))
+    assert ((R1, GATEWAY.key) in kept(found, REMOTE)) == keeps
+    assert {p.hook.peer for p in at(found, REMOTE, R1, GATEWAY.key)} == {GW}
+
+
 def test_an_unbound_gateway_port_does_not_keep_the_color() -> None:
     found = entries(scope(ports=(replace(GATEWAY, chassis=""),)))
     assert (R1, GATEWAY.key) not in kept(found, REMOTE)

@@ -19,7 +19,7 @@ demo: setup ## a real overlay, a fault in it, and the answer (root or sudo)
 test: lint ## lint, types, import layers, then all tests (root or sudo)
 	@scripts/run-tests.sh tests
 
-soak: test-setup ## all tests with the fault matrix whole, not a sample (long)
+soak: test-setup ## all tests with the fault and survival matrices whole, not samples (long)
 	@$(MAKE) fuzz fuzz_s=5
 	@VTRACE_SOAK=1 scripts/run-tests.sh tests
 

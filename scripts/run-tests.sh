@@ -19,6 +19,7 @@ fi
 can_be_root || die "these tests need root, and there is no sudo" "Without root: make lint unit"
 
 variables=(VTRACE_SAMPLE_SEED="$VTRACE_SAMPLE_SEED" VTRACE_SOAK="${VTRACE_SOAK:-0}")
+variables+=(VTRACE_SURVIVAL="${VTRACE_SURVIVAL:-}" VTRACE_SURVIVAL_ANY="${VTRACE_SURVIVAL_ANY:-}")
 if ! is_root; then
     # Nothing of root's stays behind in the user's tree.
     scratch=$(mktemp -d)

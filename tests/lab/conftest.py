@@ -10,14 +10,19 @@ from collections.abc import Iterator
 import pytest
 from faults import bridges, matrix
 from faults.facts import PROGRAM, Facts
+from survival.cases import chosen as survival_cases
 
 UP_TIMEOUT_S = 80
 
 
-def pytest_report_header() -> str:
+def pytest_report_header() -> list[str]:
     if os.environ.get("VTRACE_SOAK", "0") == "1":
-        return "fault matrix: whole (VTRACE_SOAK=1)"
-    return f"fault matrix: the core and a sample of {matrix.SAMPLE_SIZE}, VTRACE_SAMPLE_SEED={matrix.seed()}"
+        return ["fault matrix and survival matrix: whole (VTRACE_SOAK=1)"]
+    survival = ", ".join(case.name for case in survival_cases())
+    return [
+        f"fault matrix: the core and a sample of {matrix.SAMPLE_SIZE}, VTRACE_SAMPLE_SEED={matrix.seed()}",
+        f"survival matrix: {survival}",
+    ]
 
 
 @pytest.fixture(scope="session")

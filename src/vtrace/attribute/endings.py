@@ -28,7 +28,7 @@ from vtrace.attribute.causes_size import (
 )
 from vtrace.attribute.causes_tunnel import between, came_as_another, no_tunnel, unreachable
 from vtrace.attribute.loops import loop, ttl_ends, with_loop
-from vtrace.attribute.moving import Moves, is_stale, shows_cause_soon
+from vtrace.attribute.moving import MADE_IN_NS, SOON_NS, Moves, is_stale, shows_cause_soon
 from vtrace.attribute.queues import dropped_by_queues, dropped_by_sender
 from vtrace.attribute.rewriting import vip_of
 from vtrace.model.answer import Evidence, Where
@@ -223,7 +223,10 @@ class _Endings:
         if inspection is not None:
             cause = after_egress(inspection, self._inventory) or _diverted(inspection, wanted, self._inventory)
             if cause is not None:
-                return "dropped", where_of(self._inventory, last.chassis, place), cause
+                where = where_of(self._inventory, last.chassis, place)
+                if self._came_later(row, last, inspection):
+                    return "evidence_missing", where, None
+                return "dropped", where, cause
         here = where_of(self._inventory, last.chassis, place)
         port = self._inventory.port_by_key(last.datapath, last.out_key)
         refused = self._refused(inspection, last, port)
@@ -243,6 +246,14 @@ class _Endings:
         if port is None and self._was_balanced(row):
             return "evidence_missing", here, None
         return "dropped", here, astray(port, last, wanted, pair.destination.name, self._inventory)
+
+    def _came_later(self, row: dict[str, Any], last: LogRecord, asked: Inspection) -> bool:
+        """Whether the state that a later inspection found may have come after the packet: before it all was well."""
+        if asked.mono_ns - last.mono_ns <= SOON_NS:
+            return False
+        asked_before = self._case.of_flow(row["pair"], last.chassis, flow_id(self._first(row)))
+        well = [i for i in asked_before if i.mono_ns <= last.mono_ns + MADE_IN_NS]
+        return bool(well) and after_egress(max(well, key=lambda i: i.mono_ns), self._inventory) is None
 
     def _refused(self, inspection: Inspection | None, last: LogRecord, port: LogicalPort | None) -> Cause | None:
         """The device behind the port that it was handed to, where that carries nothing so long."""

@@ -246,6 +246,22 @@ def test_an_entry_by_hand_below_ours_diverts_what_was_handed_out(port: int, outc
     assert (verdict.kind, code(verdict)) == ("dropped" if found else "delivered", found)
 
 
+@pytest.mark.parametrize(
+    ("healthy_before", "down_s", "kind"),
+    [(True, 3, "evidence_missing"), (True, 1, "dropped"), (False, 3, "dropped")],
+    ids=["long after", "soon", "never well"],
+)
+def test_a_port_that_goes_away_later_says_nothing_of_packets_long_before(
+    healthy_before: bool, down_s: int, kind: str
+) -> None:
+    """Handed out within some milliseconds from the start; the first inspection, if any, showed nothing."""
+    down = replace(handed_out(link_up=False), mono_ns=down_s * 1_000_000_000)
+    # Farther away than the later one, so that the later one is the nearest.
+    well = [replace(handed_out(link_up=True), mono_ns=-4_000_000_000)] if healthy_before else []
+    log = log_of("....")
+    assert only(attribute(case(log.records, [*well, down]))).kind == kind
+
+
 def test_vif_down() -> None:
     verdict = only(attribute(case(log_of("...").records, [handed_out(link_up=False)])))
     assert (verdict.kind, code(verdict), verdict.where.port) == ("dropped", "vif_down", "web2")

@@ -102,12 +102,6 @@ def test_all_delivered() -> None:
     assert found.packets == Packets(colored=10, delivered=10)
 
 
-@pytest.mark.parametrize(("blinded", "loss"), [({0}, "unknown"), ({1}, "no"), (set(), "no")])
-def test_of_a_pair_whose_first_server_died_no_loss_is_no_answer(blinded: set[int], loss: str) -> None:
-    found = attribute(case(log_of("." * 10).records, blinded=frozenset(blinded)))
-    assert (found.loss, found.packets.delivered) == (loss, 10)
-
-
 def test_names_of_a_reply_are_those_of_the_task() -> None:
     # web1 sends the reply: the task is from web2 to web1.
     verdict = only(attribute(case(log_of(".").records, pairs=[pair(direction=Direction.REPLY)], reply_asked=True)))
@@ -244,22 +238,6 @@ def test_an_entry_by_hand_below_ours_diverts_what_was_handed_out(port: int, outc
     seen = inspection(PASSES, foreign, outcome=outcome, outputs=(str(port),), chassis=HV2, ports=(INTERFACE,))
     verdict = only(attribute(case(log_of("...").records, [seen])))
     assert (verdict.kind, code(verdict)) == ("dropped" if found else "delivered", found)
-
-
-@pytest.mark.parametrize(
-    ("healthy_before", "down_s", "kind"),
-    [(True, 3, "evidence_missing"), (True, 1, "dropped"), (False, 3, "dropped")],
-    ids=["long after", "soon", "never well"],
-)
-def test_a_port_that_goes_away_later_says_nothing_of_packets_long_before(
-    healthy_before: bool, down_s: int, kind: str
-) -> None:
-    """Handed out within some milliseconds from the start; the first inspection, if any, showed nothing."""
-    down = replace(handed_out(link_up=False), mono_ns=down_s * 1_000_000_000)
-    # Farther away than the later one, so that the later one is the nearest.
-    well = [replace(handed_out(link_up=True), mono_ns=-4_000_000_000)] if healthy_before else []
-    log = log_of("....")
-    assert only(attribute(case(log.records, [*well, down]))).kind == kind
 
 
 def test_vif_down() -> None:

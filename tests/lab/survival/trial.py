@@ -122,6 +122,9 @@ class Task:
         code = self.process.wait()
         for reader in self._readers:
             reader.join()
+        for pipe in (self.process.stdout, self.process.stderr):
+            if pipe is not None:
+                pipe.close()
         found = Told(exit_code=code, out=self._out, progress="".join(self._lines), took_s=took_s)
         with suppress(ValueError):
             found.document = json.loads(self._out)

@@ -151,11 +151,12 @@ def test_a_color_that_a_tenant_begins_to_send_is_given_up(watch: Watch) -> None:
     facts = watch.facts
     before = bridges.all_standing(facts.lab)
     with watch.mine(), Waiting(facts, *arguments(watch.pair), "--packets", "300", until="coloring ") as task:
-        (color,) = colors(facts, COLORS)
+        # Coloring itself may pause.
+        (color,) = colors(facts, MATCHES)
         with watch.tenants(only(color), 100) as sender:
             roles = (COLORS, MATCHES, RESTORES)
             eventually(lambda: color not in colors(facts, *roles), f"color {color} to be withdrawn", WITHDRAWN_S)
-            eventually(lambda: bool(colors(facts, COLORS)), "another color")
+            eventually(lambda: bool(colors(facts, MATCHES)), "another color")
             watch.read()
             watch.arrived.clear()
             so_far = sender.bursts
@@ -212,7 +213,7 @@ def check_refused(answer: Answer) -> None:
 @contextlib.contextmanager
 def held_by_others(facts: Facts, server: str) -> Iterator[None]:
     """Claims on all colors, as other runs make them."""
-    match = "table=0,priority=0,ip,nw_proto=255,reg9=0xabc,reg10=0xffffffff"
+    match = "table=0,priority=0,hard_timeout=120,ip,nw_proto=255,reg9=0xabc,reg10=0xffffffff"
     entries = [f"cookie=0x56547abc{c << 26:08x},{match},reg8={c},actions=drop" for c in POOL_2]
     facts.execute(server, "ovs-ofctl", "add-flows", "br-int", "-", text="\n".join(entries))
     try:

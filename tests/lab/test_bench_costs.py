@@ -75,7 +75,9 @@ def test_forwarding_is_measured_with_entries_and_without(lab: str, tmp_path: Pat
     # Colored packets go their own way through the cache, with copies; nobody else's do.
     cache = document["conditions"]["colored"]["cache"]
     assert (cache["A"]["copying"], cache["B"]["copying"] > 0) == (0, True)
-    assert figures["packets_lost_by_us"] == figures["colored_lost_with"] + figures["colored_lost_changing"]
+    changing = sum(figures[f"lost_{change}_{scope}_scope"] for change in ("on", "off") for scope in ("other", "same"))
+    lost = figures["colored_lost_with"] + figures["colored_lost_changing"] + changing
+    assert figures["packets_lost_by_us"] == lost
     assert figures["colored_sent_with"] > 50
     # Entries are scoped: a busy cache beside the scope is left alone, one within it is built anew.
     assert figures["cached_flows_other_scope"] >= 200

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -13,6 +13,9 @@ from vtrace.costs.disturbing import Disturbance
 from vtrace.costs.forwarding import Found
 from vtrace.costs.instructions import Counted
 from vtrace.costs.slices import Estimate
+
+# Below this share of a core, throughput is not bounded by the vSwitch, and its ratio says little.
+SATURATED = 0.9
 
 Document = dict[str, Any]
 Disturbed = dict[str, list[Disturbance]]
@@ -29,7 +32,7 @@ def figures(found: Sequence[Found], disturbed: Disturbed, counted: Sequence[Coun
         "throughput_ratio_task_running": _throughput(by_name.get("task")),
         "instructions_per_packet_ratio": None,
         "added_latency_us_p99": _added(by_name.get("low"), 0.99),
-        "packets_lost_by_us": _lost_by_us(by_name.values()),
+        "packets_lost_by_us": _lost_by_us(by_name.values(), disturbed),
     }
     for one in found:
         numbers |= _of_condition(one)
@@ -57,12 +60,13 @@ def _added(found: Found | None, share: float) -> float | None:
     return None if found is None else round(forwarding.added_us(found, share).value, 1)
 
 
-def _lost_by_us(found: Any) -> int | None:
-    """Packets lost while entries were there or changed, in all conditions at low load; null if there was none."""
+def _lost_by_us(found: Iterable[Found], disturbed: Disturbed) -> int | None:
+    """Packets lost while entries were there or changed, at low load and beside a busy cache; null if none were sent."""
     probes = [one for one in found if one.trips]
-    if not probes:
+    windows = [one for some in disturbed.values() for one in some if one.change != "none"]
+    if not probes and not windows:
         return None
-    return sum(forwarding.lost(one, label)[0] for one in probes for label in "B-")
+    return sum(forwarding.lost(one, label)[0] for one in probes for label in "B-") + sum(one.lost for one in windows)
 
 
 def _of_condition(found: Found) -> Document:
@@ -97,11 +101,17 @@ def _measured(found: Found) -> Document:
     }
     if found.condition.load == "flood":
         numbers[f"{name}_packets_per_s"] = round(_per_s(found))
+        numbers[f"{name}_forwarding_share_of_core"] = round(busy(found), 3)
     return numbers
 
 
 def _per_s(found: Found) -> float:
     return float(np.median([s.packets / s.seconds for s in found.slices if s.label == "A"]))
+
+
+def busy(found: Found) -> float:
+    """The share of their core that the threads that forward have in slices A: near 1 the vSwitch is saturated."""
+    return float(np.median([sum(s.forwarding_ns) / 1e9 / s.seconds for s in found.slices if s.label == "A"]))
 
 
 def _of_disturbances(windows: Sequence[Disturbance]) -> Document:
@@ -167,6 +177,10 @@ def _claims(found: Found) -> list[str]:
     else:
         lines.append(slices.claim(forwarding.throughput(found)))
         lines.append(f"processor time a packet: {_beside(forwarding.processor(found))}")
+        if busy(found) < SATURATED:
+            lines.append(
+                f"NOT saturated: the threads that forward had {busy(found):.0%} of a core; others used the rest"
+            )
     flows = ", ".join(
         f"{label}: {counts['flows']} flows, {counts['masks']} masks" for label, counts in found.cache.items()
     )

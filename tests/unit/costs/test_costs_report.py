@@ -72,6 +72,9 @@ def test_ratios_are_those_of_b_over_a() -> None:
     assert figures["task_processor_ratio"] == pytest.approx(1 / 0.9, abs=1e-3)
     text = "\n".join(forwarding_report.text([found("task", 10_000, 9_000)], {}, []))
     assert "costs at most 10" in text
+    # Two threads of a millisecond each in a second: nobody would take that for a full vSwitch.
+    assert figures["task_forwarding_share_of_core"] == 0.002
+    assert "NOT saturated" in text
 
 
 def test_what_is_lost_with_entries_and_while_they_change_counts() -> None:
@@ -116,6 +119,8 @@ def test_a_change_to_a_busy_cache_is_told_beside_none() -> None:
     assert (figures["rebuilt_none_same_scope"], figures["rebuilt_on_same_scope"]) == (0, 200)
     assert (figures["rebuilt_off_same_scope"], figures["lost_none_same_scope"]) == (1, 2)
     assert figures["longest_us_none_same_scope"] == 6
+    # Of those that were lost only the ones while entries changed are ours.
+    assert figures["packets_lost_by_us"] == 2
 
 
 def test_conditions_are_those_that_the_command_line_knows() -> None:

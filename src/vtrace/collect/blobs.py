@@ -150,7 +150,11 @@ def _checked(batch: pa.RecordBatch) -> pa.RecordBatch:
     if not any(batch.schema.equals(known) for known in tuple(_known_schemas)):
         _check_schema(batch.schema)
         _known_schemas.append(batch.schema.remove_metadata())
-    empty = [field.name for field in COMPACT_SCHEMA if _has_nulls(batch.column(field.name), field.type)]
+    columns = batch.columns
+    rows = [column.dictionary for column in columns if pa.types.is_dictionary(column.type)]
+    some = any(array.null_count for array in (*columns, *rows, *(field for one in rows for field in one.flatten())))
+    # Columns and fields that nobody needs may be empty.
+    empty = [f.name for f in COMPACT_SCHEMA if _has_nulls(batch.column(f.name), f.type)] if some else []
     if empty:
         what = "This blob of log records has empty values"
         raise UsageError(what, ", ".join(empty), "", "It needs those of docs/records.md")

@@ -25,7 +25,7 @@ class Followed:
     Attributes:
         start: the first of their first-hop records; None while that is missing.
         flow_id: name of its flow; empty till then.
-        beyond: they were colored beyond N.
+        beyond: they were colored beyond N; unsure: they may turn out to be (`pulses`).
     """
 
     __slots__ = (
@@ -40,6 +40,7 @@ class Followed:
         "records",
         "start",
         "started_s",
+        "unsure",
     )
 
     def __init__(self, now_s: float) -> None:
@@ -47,6 +48,7 @@ class Followed:
         self.start: LogRecord | None = None
         self.flow_id = ""
         self.beyond = False
+        self.unsure = False
         self._last: LogRecord | None = None
         self.records: list[LogRecord] = []
         self.first = 0
@@ -106,6 +108,7 @@ class Follower:
         # By color, epoch and key: packets of several pairs may have one key, as when one datagram is sent to all.
         self._alike: dict[tuple[int, int, int], list[Followed]] = {}
         self.colored: dict[int, int] = defaultdict(int)
+        self._unsure: dict[int, int] = defaultdict(int)
         self.records: list[LogRecord] = []
         self._by_pair: dict[int, list[Followed]] = defaultdict(list)
         # Of each pair, by identity: two of them are never equal.
@@ -130,15 +133,17 @@ class Follower:
         """All that were seen, in the order in which their keys were."""
         return [packet for alike in self._alike.values() for packet in alike if not packet.beyond]
 
-    def add(self, record: LogRecord, now_s: float, *, counts: bool = True) -> None:
+    def add(self, record: LogRecord, now_s: float, *, counts: bool = True, unsure: bool = False) -> None:
         """Takes a record in. What was colored beyond N is counted, not followed.
 
         Args:
-            counts: of a first-hop record, whether its packet is one of the N (`pulses`).
+            counts, unsure: of a first-hop record, whether its packet is one of the N, and may yet turn out not to be.
         """
         alike = self._alike.setdefault((record.color, record.epoch, record.key), [])
         if record.point == Point.FIRST_HOP:
             packet = self._begun(alike, record, now_s, counts)
+            packet.unsure = unsure
+            self._unsure[record.pair] += unsure
         else:
             best = _best(alike, record)
             # Else of a packet whose first hop is not known yet: an answer with the key of what it answers, say.
@@ -213,6 +218,18 @@ class Follower:
         gone = {id(record) for record in records}
         if gone:
             self.records = [record for record in self.records if id(record) not in gone]
+
+    def set_aside(self, pair: int) -> None:
+        """Takes the packets of a pair that were not sure to count for such as were colored beyond N."""
+        for packet in [packet for packet in self._by_pair[pair] if packet.unsure]:
+            packet.beyond = True
+            self._by_pair[pair].remove(packet)
+            self._open[pair].pop(id(packet), None)
+            self.for_others[pair] -= packet.for_another
+            self._forget(packet.records)
+        # More may have been colored than were followed.
+        self.colored[pair] -= self._unsure.pop(pair, 0)
+        self.arrived_flows = {name: packet for name, packet in self.arrived_flows.items() if not packet.beyond}
 
     def _is_arrival(self, packet: Followed, record: LogRecord) -> bool:
         """Whether a record says that its packet came out at its own pair's destination."""

@@ -4,10 +4,14 @@ Nothing but the meters bounds how many copies a stream makes, and of a fast one 
 are partly cut tells nothing. So the copies that the packets must have cost are counted here as the meters count them,
 by first-hop records alone, whatever becomes of the packets. One for which there was no room is colored *beyond*: it
 is no part of N. A pair with many of these rests till the meters are full again, and then is colored once more.
+
+Records are read late at times, and many at once, so that a slow stream looks fast for a moment. So a pair is only
+suspected first: its packets count until a meter turns out to have cut a copy.
 """
 
 from __future__ import annotations
 
+import enum
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -27,7 +31,7 @@ SHARE = 0.75
 # routers of one server has.
 COPIES = 8
 _TELLING = 16
-# So many packets beyond, one after the other, and the pair rests …
+# So many packets beyond, one after the other, and the pair rests; twice as many each time it was not fast after all …
 BEYOND = 4
 # … for so long since the last of them came: its entries are gone by then, and the meters are full again.
 REST_S = 0.1
@@ -111,13 +115,24 @@ class _Room:
         return False
 
 
+class Counted(enum.Enum):
+    """Whether a packet is one of the N: `UNSURE` is one until its pair turns out to be fast."""
+
+    YES = enum.auto()
+    UNSURE = enum.auto()
+    BEYOND = enum.auto()
+
+
 class _Pair:
-    __slots__ = ("beyond", "last_s", "room", "row")
+    __slots__ = ("beyond", "fast", "last_s", "patience", "room", "row", "unsure")
 
     def __init__(self, allowed: Allowed) -> None:
         self.room = _Room(allowed)
+        self.fast = False
         self.beyond = 0
+        self.unsure = 0
         self.row = 0
+        self.patience = BEYOND
         self.last_s = 0.0
 
 
@@ -137,12 +152,14 @@ class Pulses:
         self._active: int | None = None
         self._since_s = 0.0
         self._stopping: set[int] = set()
+        # Those of them that are suspected only.
+        self._suspected: set[int] = set()
 
     def start(self, allowed: Allowed) -> None:
         """Takes note of what the meters let through."""
         self._allowed = allowed
 
-    def take(self, record: LogRecord, now_s: float) -> bool:
+    def take(self, record: LogRecord, now_s: float) -> Counted:
         """Takes a first-hop record in: whether its packet counts."""
         own = self._pairs.get(record.pair)
         if own is None:
@@ -151,10 +168,13 @@ class Pulses:
         has_room = own.room.take(record, self._copies.get(record.pair, COPIES))
         if has_room and record.pair not in self._stopping:
             own.row = 0
-            return True
-        own.beyond += 1
+            return Counted.YES
         own.row += 1
-        return False
+        if own.fast:
+            own.beyond += 1
+            return Counted.BEYOND
+        own.unsure += 1
+        return Counted.UNSURE
 
     @property
     def beyond(self) -> int:
@@ -173,10 +193,31 @@ class Pulses:
     def must_rest(self, pair: int) -> bool:
         """Whether a pair's coloring has to stop now; true once, till it has begun again."""
         own = self._pairs.get(pair)
-        if own is None or own.row < BEYOND or pair in self._stopping:
+        if own is None or own.row < own.patience or pair in self._stopping:
             return False
         self._rest(pair)
+        if not own.fast:
+            self._suspected.add(pair)
         return True
+
+    def is_suspected(self, pair: int) -> bool:
+        """Whether a pair rests until it is known whether meters cut copies: `confirm` or `clear` is to follow."""
+        return pair in self._suspected
+
+    def confirm(self, pair: int) -> None:
+        """Takes note that meters cut copies: the packets that were not sure to count do not."""
+        own = self._pairs[pair]
+        own.fast, own.patience = True, BEYOND
+        own.beyond, own.unsure = own.beyond + own.unsure, 0
+        self._suspected.discard(pair)
+
+    def clear(self, pair: int) -> None:
+        """Takes note that no meter cut any copy: the pair is not fast, and does not rest any more."""
+        own = self._pairs[pair]
+        own.room = _Room(self._allowed)
+        own.unsure = own.row = 0
+        own.patience *= 2
+        self.done(pair)
 
     def overdue(self, now_s: float) -> int | None:
         """The pair that is colored, where it has been for long and others wait: it rests from now on."""
@@ -199,7 +240,11 @@ class Pulses:
         # What comes of any of them still takes room.
         if any(now_s - self._pairs[pair].last_s < REST_S for pair in self._resting if pair in self._pairs):
             return None
-        pair = self._active = self._resting.popleft()
+        pair = next((one for one in self._resting if one not in self._suspected), None)
+        if pair is None:
+            return None
+        self._active = pair
+        self._resting.remove(pair)
         self._since_s = now_s
         self._stopping.discard(pair)
         if pair in self._pairs:
@@ -208,6 +253,7 @@ class Pulses:
 
     def done(self, pair: int) -> None:
         """Forgets a pair that has its packets."""
+        self._suspected.discard(pair)
         if self._active == pair:
             self._active = None
         if pair in self._resting:

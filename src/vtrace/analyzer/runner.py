@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import time
 from collections import defaultdict
@@ -16,7 +17,7 @@ from vtrace.analyzer.enough import Enough
 from vtrace.analyzer.follow import LOST_AFTER_S, Follower
 from vtrace.analyzer.goals import goals
 from vtrace.analyzer.neighbors import Neighbors
-from vtrace.analyzer.pulses import Allowed, Pulses, cuts_of_counted
+from vtrace.analyzer.pulses import Allowed, Counted, Pulses, cuts_of_counted
 from vtrace.analyzer.replies import Replies
 from vtrace.analyzer.stalls import Stalls
 from vtrace.analyzer.topology import Moved, Topology, TopologyFollower
@@ -243,13 +244,14 @@ class TaskRunner:
         if isinstance(event, LogRecord):
             self.outcome.records.append(event)
             now_s = time.monotonic()
-            counts = event.point != Point.FIRST_HOP or self._pulses.take(event, now_s)
-            self._follow.add(event, now_s, counts=counts)
+            counted = self._pulses.take(event, now_s) if event.point == Point.FIRST_HOP else Counted.YES
+            unsure = counted is Counted.UNSURE
+            self._follow.add(event, now_s, counts=counted is not Counted.BEYOND, unsure=unsure)
             self._turns.take(event)
-            if event.pair in self._pairs and self._follow.has_enough(event.pair):
-                self._stop_pair(event.pair, group)
-            elif not counts and self._pulses.must_rest(event.pair):
+            if counted is not Counted.YES and self._pulses.must_rest(event.pair):
                 group.start_soon(self._rest, event.pair)
+            elif event.pair in self._pairs and self._has_enough(event.pair):
+                self._stop_pair(event.pair, group)
         elif isinstance(event, NeighborSeen):
             self._neighbors.take(event)
         elif isinstance(event, ProbeSeen):
@@ -269,6 +271,9 @@ class TaskRunner:
             self.outcome.notes.append(f"{self._inventory.server(event.chassis)}: {event.reason}")
             self._arming.gone.add(event.chassis)
             group.start_soon(self._go_on_without, event.chassis)
+
+    def _has_enough(self, pair: int) -> bool:
+        return self._follow.has_enough(pair) and not self._pulses.is_suspected(pair)
 
     def _stop_pair(self, index: int, group: anyio.abc.TaskGroup) -> None:
         if index not in self._arming.stopped:
@@ -359,7 +364,7 @@ class TaskRunner:
             self._asking.ask_requests(group, self._neighbors.unanswered())
             for index in self._pairs:
                 # Also by what another pair's entry colored.
-                if self._follow.has_enough(index):
+                if self._has_enough(index):
                     self._stop_pair(index, group)
             if (pair := self._pulses.overdue(now_s)) is not None:
                 group.start_soon(self._rest, pair)
@@ -378,6 +383,23 @@ class TaskRunner:
         """Stops to color a pair that is too fast, for a moment."""
         self._pulses.learn(pair, [packet.records for packet in self._follow.of_pair(pair)])
         await self._arming.rest(pair)
+        if not self._pulses.is_suspected(pair):
+            return
+        if await self._any_cut():
+            self._pulses.confirm(pair)
+            self._follow.set_aside(pair)
+        else:
+            self._pulses.clear(pair)
+            await self._color_again(pair)
+
+    async def _any_cut(self) -> bool:
+        """Whether a meter of this task has cut any copy so far."""
+        for agent in self._arming.live.values():
+            with contextlib.suppress(VTraceError):
+                cost = await agent.cost()
+                if cost.first_copies_cut or cost.copies_cut:
+                    return True
+        return False
 
     async def _color_again(self, pair: int) -> None:
         try:

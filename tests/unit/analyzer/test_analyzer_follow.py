@@ -472,3 +472,19 @@ def test_a_packet_that_does_not_count_is_not_followed() -> None:
     assert follow.own(0) == 1
     assert [packet.start.key for packet in follow.of_pair(0) if packet.start] == [1]
     assert {record.key for record in follow.records} == {1}
+
+
+def test_packets_that_were_unsure_are_set_aside() -> None:
+    """Also those that were colored when there seemed to be enough, and were not followed."""
+    follow, log = Follower([pair()], INVENTORY, 3), Recorder()
+    for key in (1, 3, 2, 4, 5):
+        log.switched(key)
+    for record in log.records:
+        follow.add(record, 0.0, unsure=record.key in (2, 4, 5) and record.point == Point.FIRST_HOP)
+    assert follow.has_enough(0)
+    follow.set_aside(0)
+    assert (follow.has_enough(0), follow.own(0)) == (False, 2)
+    assert {record.key for record in follow.records} == {1, 3}
+    assert [packet.start.key for packet in follow.of_pair(0) if packet.start] == [1, 3]
+    follow.add(replace(log.records[-1], key=2, seq=99), 0.0)
+    assert {record.key for record in follow.records} == {1, 3}, "what comes of it later is not followed either"

@@ -14,6 +14,7 @@ from vtrace.analyzer.pulses import (
     REST_S,
     SHARE,
     Allowed,
+    Counted,
     Pulses,
     cuts_of_counted,
 )
@@ -30,10 +31,23 @@ def first(log: Recorder, number: int, at_s: float, pair: int = 0) -> LogRecord:
 
 
 def send(pulses: Pulses, count: int, rate_pps: float, *, since_s: float = 100.0, pair: int = 0) -> list[bool]:
-    """Which of so many packets count."""
+    """Of which of so many packets it is sure that they count."""
     log = Recorder()
     times = [since_s + number / rate_pps for number in range(count)]
-    return [pulses.take(first(log, number, at_s, pair), at_s) for number, at_s in enumerate(times)]
+    found = [pulses.take(first(log, number, at_s, pair), at_s) for number, at_s in enumerate(times)]
+    return [one is Counted.YES for one in found]
+
+
+def suspect(pulses: Pulses, pair: int = 0) -> None:
+    send(pulses, AT_ONCE + BEYOND, 10_000, pair=pair)
+    assert pulses.must_rest(pair)
+    assert pulses.is_suspected(pair)
+
+
+def make_fast(pulses: Pulses, pair: int = 0) -> None:
+    suspect(pulses, pair)
+    pulses.confirm(pair)
+    assert not pulses.is_suspected(pair)
 
 
 def started(**changed: int) -> Pulses:
@@ -53,7 +67,23 @@ def test_of_a_fast_pair_the_first_few_count() -> None:
     pulses = started()
     found = send(pulses, 200, 10_000)
     assert found == [True] * AT_ONCE + [False] * (200 - AT_ONCE)
+    assert pulses.beyond == 0, "as far as is known it may not be fast"
+    assert pulses.must_rest(0)
+    pulses.confirm(0)
     assert pulses.beyond == 200 - AT_ONCE
+
+
+def test_a_pair_of_which_no_copy_was_cut_is_not_fast() -> None:
+    pulses = started()
+    suspect(pulses)
+    assert pulses.next(200.0) is None, "it is not known yet"
+    pulses.clear(0)
+    assert (pulses.beyond, pulses.is_suspected(0), pulses.next(200.0)) == (0, False, None)
+    # It looks fast again: next time it takes twice as many.
+    send(pulses, AT_ONCE + BEYOND, 10_000, since_s=200.0)
+    assert not pulses.must_rest(0)
+    send(pulses, BEYOND, 10_000, since_s=200.002)
+    assert pulses.must_rest(0)
 
 
 def test_the_meters_with_least_room_decide() -> None:
@@ -77,24 +107,27 @@ def test_where_packets_make_fewer_copies_more_of_them_count() -> None:
 
 def test_a_fast_pair_rests_until_nothing_came_for_a_while() -> None:
     pulses = started()
-    send(pulses, AT_ONCE + BEYOND - 1, 10_000)
-    assert not pulses.must_rest(0)
-    last_s = 100.0 + 0.1
-    send(pulses, 1, 1.0, since_s=last_s)
-    assert not pulses.must_rest(0), "after a pause it counts again"
-    send(pulses, AT_ONCE + BEYOND, 10_000, since_s=last_s)
-    assert pulses.must_rest(0)
-    assert not pulses.must_rest(0), "once"
+    make_fast(pulses)
+    last_s = 100.0 + (AT_ONCE + BEYOND - 1) / 10_000
     assert pulses.next(last_s + REST_S / 2) is None
     assert pulses.next(last_s + 2 * REST_S) == 0
     assert pulses.next(last_s + 9) is None, "it is colored already"
     assert sum(send(pulses, 50, 10_000, since_s=last_s + 2 * REST_S)) == AT_ONCE
+    assert pulses.must_rest(0)
+    assert not pulses.must_rest(0), "once"
+    assert not pulses.is_suspected(0), "that is known"
+
+
+def test_after_a_pause_packets_count_again() -> None:
+    pulses = started()
+    send(pulses, AT_ONCE + BEYOND - 1, 10_000)
+    send(pulses, 1, 1.0, since_s=100.1)
+    assert not pulses.must_rest(0)
 
 
 def test_what_is_colored_while_coloring_is_being_stopped_does_not_count() -> None:
     pulses = started()
-    send(pulses, AT_ONCE + BEYOND, 10_000)
-    assert pulses.must_rest(0)
+    make_fast(pulses)
     before = pulses.beyond
     assert send(pulses, 3, 1.0, since_s=200.0) == [False] * 3
     assert pulses.beyond == before + 3
@@ -103,8 +136,7 @@ def test_what_is_colored_while_coloring_is_being_stopped_does_not_count() -> Non
 def test_fast_pairs_take_turns() -> None:
     pulses = started()
     for pair in (0, 1):
-        send(pulses, AT_ONCE + BEYOND, 10_000, pair=pair)
-        assert pulses.must_rest(pair)
+        make_fast(pulses, pair)
     assert pulses.next(101.0) == 0
     assert pulses.next(101.0) is None
     assert pulses.overdue(101.0 + PULSE_S / 2) is None

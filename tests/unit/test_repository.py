@@ -179,8 +179,9 @@ def test_links_between_the_documents_lead_somewhere() -> None:
     assert not dead
 
 
-def test_the_threat_model_names_tests_that_there_are() -> None:
-    named = re.findall(r"`([a-z/_]+\.py): (test_\w+)`", (ROOT / "docs/threat-model.md").read_text())
+@pytest.mark.parametrize("page", ["threat-model.md", "safety.md"])
+def test_pages_name_tests_that_there_are(page: str) -> None:
+    named = re.findall(r"`([a-z0-9/_]+\.py): (test_\w+)`", (ROOT / "docs" / page).read_text())
     assert len(named) > 20
     missing = [
         f"{file}: {test}"

@@ -32,6 +32,7 @@ from vtrace.model.openflow import FlowEntry, PacketIn, TunnelPort
 from vtrace.model.plan import Claim, PlannedEntry
 from vtrace.ovs import bridge as ovs_bridge
 from vtrace.ovs import layout as ovs_layout
+from vtrace.ovs import unixctl
 from vtrace.ovs.channel import EntriesRemoved, OpenFlowChannel, OtherEntry
 from vtrace.ovs.intake import lost_packet_ins
 from vtrace.ovs.named_ids import NamedIds
@@ -46,6 +47,11 @@ HANGING_TIMEOUT_S = 1
 RENEW_TIMEOUT_S = 8
 # A cached flow that stays longer than this belongs to traffic that has ended.
 DRAIN_TIMEOUT_S = 3
+# The second round of the revalidators began when the entries stood. They begin one each half a second by themselves
+# (ovs-vswitchd.conf.db(5), max-revalidator).
+_ROUNDS = 2
+SETTLE_S = 1.0
+SETTLE_TIMEOUT_S = 5
 # What others may do to our entries, and how it is told.
 _DISTURBING = {"delete": "deleted", "modified": "changed"}
 # For so long the color is taken off on the other servers when one hangs: what it holds back comes when it goes on.
@@ -277,6 +283,28 @@ class ChassisAgent:
                         raise
                     # Its VM moved away, and the cached flows with it.
                     self._colored.discard((ofport, color))
+
+    async def settle(self) -> None:
+        """Waits until the datapath acts by all entries put in so far.
+
+        A cached flow that is too wide for them acts on until a revalidator has looked at it. A round of theirs that
+        was under way may have looked before; the next one begins when an entry changes, so one is put in again.
+        """
+        path = ctl_path(self._rundir, "ovs-vswitchd")
+        try:
+            for _ in range(_ROUNDS):
+                async with anyio.create_task_group() as group:
+                    group.start_soon(self._round, path)
+                    for color in sorted(self._colors)[:1]:
+                        await self._hold(color)
+        except* unixctl.UnixctlError:
+            # It can't tell of rounds where it has datapaths of two types.
+            await anyio.sleep(SETTLE_S)
+
+    @staticmethod
+    async def _round(path: str) -> None:
+        """Until a round of the revalidators ends (ovs-vswitchd(8))."""
+        await unixctl.call(path, "revalidator/wait", timeout_s=SETTLE_TIMEOUT_S)
 
     async def counts(self, role: int) -> dict[int, int]:
         """Packets counted by our entries of a role, by their index. May lag by about a second."""

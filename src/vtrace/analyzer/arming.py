@@ -358,6 +358,7 @@ class Arming:
             await anyio.sleep(LISTEN_S)
             if use.color not in self.withdrawn:
                 await self._match(use)
+                await self._on_all(self._settle_on)
             if use.color not in self.withdrawn:
                 return use
             await self._withdraw(use)
@@ -454,6 +455,9 @@ class Arming:
         """Puts in what restores and what matches."""
         self._armed_s[use.color] = time.monotonic()
         await self._on_all(self._match_on, use)
+
+    async def _settle_on(self, name: str) -> None:
+        await self._agents[name].settle()
 
     async def _match_on(self, name: str, use: ColorUse) -> None:
         await self._agents[name].install(follow_entries(self.scope(name), use, self.claims[name], self.limits))
@@ -557,6 +561,7 @@ class Arming:
         self.withdrawn.add(use.color)
         self.uses = {dscp: u for dscp, u in self.uses.items() if u.color != use.color}
         await self._on_all(self._uncolor_on, use.color)
+        await anyio.sleep(IN_FLIGHT_S)
         for role in (Role.MATCH, Role.RESTORE, Role.DOUBT):
             await self._on_all(self._remove_color_on, role, use.color)
 

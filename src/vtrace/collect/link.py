@@ -185,6 +185,9 @@ class AgentLink(Protocol):
     async def remove(self, role: int, *, color: int | None = None, index: int | None = None) -> None:
         """Removes our entries of a role, all or those of one color and index."""
 
+    async def settle(self) -> None:
+        """Waits until the datapath acts by the entries put in so far."""
+
     async def drain(self) -> None:
         """Waits until the datapath has forgotten the entries removed so far: until then it acts by them."""
 

@@ -47,11 +47,10 @@ HANGING_TIMEOUT_S = 1
 RENEW_TIMEOUT_S = 8
 # A cached flow that stays longer than this belongs to traffic that has ended.
 DRAIN_TIMEOUT_S = 3
-# The second round of the revalidators began when the entries stood. They begin one each half a second by themselves
-# (ovs-vswitchd.conf.db(5), max-revalidator).
-_ROUNDS = 2
+# Revalidators begin a round each half a second by themselves (ovs-vswitchd.conf.db(5), max-revalidator).
 SETTLE_S = 1.0
 SETTLE_TIMEOUT_S = 5
+_TOUCHES = 20
 # What others may do to our entries, and how it is told.
 _DISTURBING = {"delete": "deleted", "modified": "changed"}
 # For so long the color is taken off on the other servers when one hangs: what it holds back comes when it goes on.
@@ -288,23 +287,29 @@ class ChassisAgent:
         """Waits until the datapath acts by all entries put in so far.
 
         A cached flow that is too wide for them acts on until a revalidator has looked at it. A round of theirs that
-        was under way may have looked before; the next one begins when an entry changes, so one is put in again.
+        was under way may have looked before, so two are waited for. One begins when an entry changes: ours is put in
+        again.
         """
         path = ctl_path(self._rundir, "ovs-vswitchd")
         try:
-            for _ in range(_ROUNDS):
+            for _ in range(2):
+                over = anyio.Event()
                 async with anyio.create_task_group() as group:
-                    group.start_soon(self._round, path)
-                    for color in sorted(self._colors)[:1]:
-                        await self._hold(color)
+                    group.start_soon(self._round, path, over)
+                    # The round that a change begins may be over before it is waited for.
+                    touches = 0
+                    while not over.is_set() and touches < _TOUCHES:
+                        await self._hold(min(self._colors))
+                        touches += 1
         except* unixctl.UnixctlError:
             # It can't tell of rounds where it has datapaths of two types.
             await anyio.sleep(SETTLE_S)
 
     @staticmethod
-    async def _round(path: str) -> None:
+    async def _round(path: str, over: anyio.Event) -> None:
         """Until a round of the revalidators ends (ovs-vswitchd(8))."""
         await unixctl.call(path, "revalidator/wait", timeout_s=SETTLE_TIMEOUT_S)
+        over.set()
 
     async def counts(self, role: int) -> dict[int, int]:
         """Packets counted by our entries of a role, by their index. May lag by about a second."""

@@ -355,6 +355,7 @@ class Arming:
         """
         while True:
             await self._watch(use)
+            await self._on_all(self._settle_on)
             await anyio.sleep(LISTEN_S)
             if use.color not in self.withdrawn:
                 await self._match(use)
@@ -562,8 +563,10 @@ class Arming:
         self.uses = {dscp: u for dscp, u in self.uses.items() if u.color != use.color}
         await self._on_all(self._uncolor_on, use.color)
         await anyio.sleep(IN_FLIGHT_S)
-        for role in (Role.MATCH, Role.RESTORE, Role.DOUBT):
+        for role in (Role.MATCH, Role.RESTORE):
             await self._on_all(self._remove_color_on, role, use.color)
+        await self._on_all(self._settle_on)
+        await self._on_all(self._remove_color_on, Role.DOUBT, use.color)
 
     async def _uncolor_on(self, name: str, color: int) -> None:
         await self._agents[name].remove(Role.COLOR, color=color)

@@ -116,7 +116,8 @@ async def test_a_host_without_its_daemon_cant_be_worked(prepared: Database) -> N
 
 
 async def test_a_real_bridge_that_is_not_ovns(switch: Switch) -> None:
-    """Everything is read; the layout is refused."""
+    """Everything is read; the layout is refused, since a port of it is said to be a logical one."""
+    switch.vsctl("add-port", "br0", "vm", "--", "set", "interface", "vm", "type=internal", "external_ids:iface-id=vm")
     switch.ofctl("add-flow", "cookie=0x5654100100000001,table=0,priority=9,actions=drop")
     switch.ofctl("add-meter", "meter=262144,pktps,burst,stats,band=type=drop,rate=1000,burst_size=25")
     before = [switch.ofctl(words, "--no-stats") for words in ("dump-flows", "dump-meters", "dump-groups")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections import Counter
@@ -77,10 +78,11 @@ def main_thread_ns(pid: int) -> int:
 
 
 def process_ns(pid: int) -> int:
-    """The processor time of all threads that a process has now, in ns."""
+    """The processor time of all threads that a process has now, in ns; one that ends meanwhile is left out."""
     found = 0
     for thread in os.listdir(f"/proc/{pid}/task"):
-        found += int(Path(f"/proc/{pid}/task/{thread}/schedstat").read_text().split()[0])
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            found += int(Path(f"/proc/{pid}/task/{thread}/schedstat").read_text().split()[0])
     return found
 
 

@@ -23,9 +23,16 @@ def may_lose(case: Case, found: Found, control: Found | None) -> int:
     """How many packets the event itself may cost, by what it cost with nothing of ours there."""
     if control is None or control.lost <= IN_FLIGHT:
         return IN_FLIGHT
+    # The event may have lasted longer than when it was alone: by the packets that were sent meanwhile.
+    longer = max(1.0, _sent_during(found) / max(1, _sent_during(control)))
     # A gateway's standby takes over after 2.5 to 8 s or not at all, with nothing of ours there.
-    alone = max(control.lost, int(found.event_s * RATE_PPS)) if case.place == "gateway" else control.lost
+    least = int(found.event_s * RATE_PPS) if case.place == "gateway" else 0
+    alone = max(int(control.lost * longer), least)
     return alone + int(RECOVERY_S * RATE_PPS) + IN_FLIGHT
+
+
+def _sent_during(found: Found) -> int:
+    return found.marks.get("end", 0) - found.marks.get("event", 0)
 
 
 def may_show_color(case: Case, found: Found) -> int:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 from faults import bridges, matrix
 from faults.facts import PROGRAM, Facts
+from faults.running import Traffic
 from survival.cases import chosen as survival_cases
 
 UP_TIMEOUT_S = 80
@@ -39,6 +40,16 @@ def facts() -> Iterator[Facts]:
         yield found
     finally:
         subprocess.run([*PROGRAM, "lab", "down", "--lab", name], timeout=UP_TIMEOUT_S, check=True)
+
+
+@pytest.fixture
+def traffic(facts: Facts) -> Iterator[Traffic]:
+    """What keeps packets going; it ends with the test."""
+    made = Traffic(facts)
+    try:
+        yield made
+    finally:
+        made.stop()
 
 
 @pytest.fixture(scope="session")

@@ -40,15 +40,6 @@ def sampled(options: Iterable[str]) -> list[str]:
 
 
 @pytest.fixture
-def traffic(facts: Facts) -> Iterator[Traffic]:
-    made = Traffic(facts)
-    try:
-        yield made
-    finally:
-        made.stop()
-
-
-@pytest.fixture
 def pair(facts: Facts) -> Pair:
     return facts.pair("routed-remote", 4)
 

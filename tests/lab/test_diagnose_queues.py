@@ -26,15 +26,6 @@ Commands = tuple[tuple[Do, ...], tuple[Do, ...]]
 """What puts a fault in, and what takes it away."""
 
 
-@pytest.fixture
-def traffic(facts: Facts) -> Iterator[Traffic]:
-    made = Traffic(facts)
-    try:
-        yield made
-    finally:
-        made.stop()
-
-
 def shaped(node: str, device: str, queue: tuple[str, ...]) -> Commands:
     more = () if "limit" in queue else ("limit", "300000")
     add = Do(node, ("tc", "qdisc", "add", "dev", device, "root", *queue, *more))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +18,6 @@ from vtrace.model.record_schema import RECORD_SCHEMA, evidence_of, streams_of
 pytestmark = pytest.mark.lab
 
 PACKETS = 30
-
-
-@pytest.fixture
-def traffic(facts: Facts) -> Iterator[Traffic]:
-    made = Traffic(facts)
-    try:
-        yield made
-    finally:
-        made.stop()
 
 
 def kept(facts: Facts, file: Path, *args: str) -> tuple[answers.Answer, dict[str, Any]]:

@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
 
 import pytest
 from faults import answers, bridges, catalogue, running
@@ -26,15 +25,6 @@ NOTICED_S = 2
 RESTART_GAP_S = 0.25
 SYN_LIMIT_S = 10.0
 AF11 = 10
-
-
-@pytest.fixture
-def traffic(facts: Facts) -> Iterator[Traffic]:
-    made = Traffic(facts)
-    try:
-        yield made
-    finally:
-        made.stop()
 
 
 def ask(pair: Pair, *args: str) -> list[str]:

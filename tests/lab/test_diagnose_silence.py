@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import pytest
 from faults import answers
@@ -24,15 +23,6 @@ while time.monotonic() < end:
 """
 UNUSED = {4: "10.1.1.77", 6: "fd00:1:1::77"}
 UNUSED_BEHIND_ROUTER = {4: "10.1.2.77", 6: "fd00:1:2::77"}
-
-
-@pytest.fixture
-def traffic(facts: Facts) -> Iterator[Traffic]:
-    made = Traffic(facts)
-    try:
-        yield made
-    finally:
-        made.stop()
 
 
 def unresolved(server: str, vfd: str, port: str, *words: str) -> Expect:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from faults import answers
 from faults.facts import Facts
@@ -18,15 +16,6 @@ GENEVE_BYTES = 58
 """What the tunnel adds over IPv4: outer IP, UDP, Geneve with OVN's option, the inner Ethernet header."""
 HEADERS = {4: 28, 6: 48}
 """IP and ICMP."""
-
-
-@pytest.fixture
-def traffic(facts: Facts) -> Iterator[Traffic]:
-    made = Traffic(facts)
-    try:
-        yield made
-    finally:
-        made.stop()
 
 
 def diagnose_pings(facts: Facts, traffic: Traffic, pair: Pair, fault: Fault, sizes: tuple[int, ...]) -> answers.Answer:

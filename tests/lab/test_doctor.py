@@ -6,7 +6,6 @@ import json
 import re
 import signal
 import subprocess
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -46,15 +45,6 @@ def everything(facts: Facts) -> dict[str, str]:
     found = {name: facts.execute(name, "sh", "-c", script) for name in SERVERS}
     script = "ovn-nbctl show; ovn-sbctl --columns=name,hostname list Chassis; ovn-nbctl list NB_Global"
     return {**found, "central": facts.execute("central", "sh", "-c", script)}
-
-
-@pytest.fixture
-def traffic(facts: Facts) -> Iterator[Traffic]:
-    made = Traffic(facts)
-    try:
-        yield made
-    finally:
-        made.stop()
 
 
 def test_a_lab_where_all_is_well_and_nothing_is_different_afterwards(facts: Facts) -> None:

@@ -15,6 +15,7 @@ from vtrace.errors import CannotWorkError, UsageError
 from vtrace.model.answer import Answer
 from vtrace.model.task import Direction, TaskSpec, TrafficFilter
 from vtrace.present.cli.ending import end_as_by_ctrl_c
+from vtrace.present.cli.where import add_where
 from vtrace.task import admission
 
 if TYPE_CHECKING:
@@ -54,11 +55,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add("--allow-dscp", action="store_true", help="color although something on the path reads or writes the DSCP")
     add("--records", type=Path, metavar="FILE", help="keep all log records in FILE (.parquet or .arrow)")
     add("--controller", metavar="URL", help="give the task to a controller (not built yet)")
-    add("--lab", metavar="NAME", help="work on this lab (default: VTRACE_LAB, or the lab named lab if it is up)")
-    add("--nb", metavar="REMOTE", help="OVN northbound database (default: OVN_NB_DB)")
-    add("--sb", metavar="REMOTE", help="OVN southbound database (default: OVN_SB_DB)")
-    add("--rundir", metavar="DIR", help="Open vSwitch's run directory on this server (default: OVS_RUNDIR)")
-    add("--bridge", metavar="NAME", default="br-int", help="the integration bridge (default br-int)")
+    add_where(parser, verb="work on")
     add(
         "--inventory", metavar="FILE", help="bridges without OVN: what they are and what joins them (docs/plain-ovs.md)"
     )

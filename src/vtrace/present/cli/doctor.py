@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from vtrace.errors import CannotWorkError
+from vtrace.present.cli.where import add_where
 
 if TYPE_CHECKING:
     from vtrace.doctor.finding import Examination
@@ -32,11 +33,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     add = parser.add_argument
     add("--json", action="store_true", help="print one JSON document")
-    add("--lab", metavar="NAME", help="look at this lab (default: VTRACE_LAB, or the lab named lab if it is up)")
-    add("--nb", metavar="REMOTE", help="OVN northbound database (default: OVN_NB_DB)")
-    add("--sb", metavar="REMOTE", help="OVN southbound database (default: OVN_SB_DB)")
-    add("--rundir", metavar="DIR", help="Open vSwitch's run directory on this server (default: OVS_RUNDIR)")
-    add("--bridge", metavar="NAME", default="br-int", help="the integration bridge (default br-int)")
+    add_where(parser, verb="look at")
     parser.set_defaults(func=run)
 
 

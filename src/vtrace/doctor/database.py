@@ -9,8 +9,7 @@ import msgspec
 
 from vtrace.errors import CannotWorkError, ProtocolError
 from vtrace.ovn.ovsdb import as_tuple, decode
-from vtrace.ovs.bridge import TUNNEL_KINDS
-from vtrace.ovs.jsonrpc import transact
+from vtrace.ovs.bridge import TUNNEL_KINDS, select
 
 _COLUMNS = {
     "Open_vSwitch": ["external_ids", "other_config", "ovs_version", "dpdk_initialized"],
@@ -87,14 +86,9 @@ async def read_database(rundir: str, bridge: str, *, timeout_s: float = 5) -> Ho
         ProtocolError: its answer can't be read.
     """
     path = os.path.join(rundir, "db.sock")
-    operations = [
-        {"op": "select", "table": table, "where": [], "columns": columns} for table, columns in _COLUMNS.items()
-    ]
-    reply = await transact(path, "transact", ["Open_vSwitch", *operations], daemon="ovsdb-server", timeout_s=timeout_s)
-    if reply.error is not None:
-        raise ProtocolError("ovsdb-server refused to read", where=path, why=str(reply.error))
+    results = await select(path, _COLUMNS, timeout_s=timeout_s)
     try:
-        tables = [[{k: decode(v) for k, v in row.items()} for row in result["rows"]] for result in reply.result]
+        tables = [[{k: decode(v) for k, v in row.items()} for row in result["rows"]] for result in results]
         root, bridges, ports, interfaces, controllers = tables
         named = next((row for row in bridges if row["name"] == bridge), None)
         if named is not None:

@@ -7,6 +7,7 @@ to 5 s old; `OfCtl.port_counters` has live ones.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -52,6 +53,20 @@ class BridgeFacts(msgspec.Struct, frozen=True, kw_only=True):
     segments: bool = False
 
 
+async def select(path: str, columns: Mapping[str, Sequence[str]], *, timeout_s: float) -> Any:
+    """What ovsdb-server answers when it is asked for these columns of all rows, by table, in one transaction.
+
+    Raises:
+        CannotWorkError: the database is out of reach.
+        ProtocolError: it refused.
+    """
+    operations = [{"op": "select", "table": table, "where": [], "columns": names} for table, names in columns.items()]
+    reply = await transact(path, "transact", ["Open_vSwitch", *operations], daemon="ovsdb-server", timeout_s=timeout_s)
+    if reply.error is not None:
+        raise ProtocolError("ovsdb-server refused to read", where=path, why=str(reply.error))
+    return reply.result
+
+
 async def read_bridge(rundir: str, bridge: str = "br-int", *, timeout_s: float = 5) -> BridgeFacts:
     """Reads the chassis facts from `<rundir>/db.sock`.
 
@@ -60,14 +75,9 @@ async def read_bridge(rundir: str, bridge: str = "br-int", *, timeout_s: float =
         ProtocolError: the database's answer can't be read.
     """
     path = os.path.join(rundir, "db.sock")
-    operations = [
-        {"op": "select", "table": table, "where": [], "columns": columns} for table, columns in _COLUMNS.items()
-    ]
-    reply = await transact(path, "transact", ["Open_vSwitch", *operations], daemon="ovsdb-server", timeout_s=timeout_s)
-    if reply.error is not None:
-        raise ProtocolError("ovsdb-server refused to read", where=path, why=str(reply.error))
+    results = await select(path, _COLUMNS, timeout_s=timeout_s)
     try:
-        tables = [[_row(row) for row in result["rows"]] for result in reply.result]
+        tables = [[_row(row) for row in result["rows"]] for result in results]
         root, bridges, ports, interfaces, qos = tables
         named = next((row for row in bridges if row["name"] == bridge), None)
         if named is not None:

@@ -115,9 +115,17 @@ async def test_a_host_without_its_daemon_cant_be_worked(prepared: Database) -> N
     assert all(f.next_step for f in judge(host) if f.level == "problem")
 
 
+@pytest.fixture
+def vif(switch: Switch) -> Iterator[None]:
+    """A port of br0 that is said to be a logical one; the other tests find br0 without it again."""
+    switch.vsctl("add-port", "br0", "vm", "--", "set", "interface", "vm", "type=internal", "external_ids:iface-id=vm")
+    yield
+    switch.vsctl("del-port", "br0", "vm")
+
+
+@pytest.mark.usefixtures("vif")
 async def test_a_real_bridge_that_is_not_ovns(switch: Switch) -> None:
     """Everything is read; the layout is refused, since a port of it is said to be a logical one."""
-    switch.vsctl("add-port", "br0", "vm", "--", "set", "interface", "vm", "type=internal", "external_ids:iface-id=vm")
     switch.ofctl("add-flow", "cookie=0x5654100100000001,table=0,priority=9,actions=drop")
     switch.ofctl("add-meter", "meter=262144,pktps,burst,stats,band=type=drop,rate=1000,burst_size=25")
     before = [switch.ofctl(words, "--no-stats") for words in ("dump-flows", "dump-meters", "dump-groups")]

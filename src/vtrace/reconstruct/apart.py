@@ -25,10 +25,10 @@ from vtrace.reconstruct.matching import (
     alike_on_the_wire,
     at,
     follows,
+    is_reverse,
     is_sent,
     likeness,
     same_visit,
-    shares_address,
 )
 from vtrace.reconstruct.stretches import Stretches, strands
 
@@ -111,22 +111,16 @@ def _append(
 def _has_room(
     columns: Columns, tables: Tables, rows: np.ndarray, head: int, after: np.ndarray, start: int, strand: np.ndarray
 ) -> bool:
-    """Whether a strand may be a packet's: it has no record of the same visit, and one that shares an address with it.
+    """Whether a strand may be a packet's: neither has a record of a visit, or the reverse addresses, of the other's.
 
-    Else it is of a packet that has the same key and no first-hop record: the answer to a datagram, say.
+    What is reversed is of a packet that has the same key and no first-hop record: the answer to a datagram, say. That
+    the two share no address says nothing: a load balancer with SNAT changes both.
     """
-    shares = False
-    j = head
-    while j != _NONE and not shares:
-        shares = shares_address(columns, tables, rows[j], rows[start])
-        j = after[j]
-    if not shares:
-        return False
     i = start
     while i != _NONE:
         j = head
         while j != _NONE:
-            if same_visit(columns, tables, rows[i], rows[j]):
+            if same_visit(columns, tables, rows[i], rows[j]) or is_reverse(columns, tables, rows[i], rows[j]):
                 return False
             j = after[j]
         i = strand[i]

@@ -113,12 +113,26 @@ def _numbers(table: pa.Table, names: Sequence[str]) -> np.ndarray:
     return row_numbers([table.column(name) for name in names])[0]
 
 
+def addresses(headers: pa.Table) -> list[str]:
+    """The addresses of packets, at the numbers that the table of headers has for them."""
+    found: list[str] = pc.unique(_together(headers, "src", "dst")).to_pylist()
+    return found
+
+
+def _shared_numbers(table: pa.Table, one: str, two: str) -> tuple[np.ndarray, np.ndarray]:
+    """A number for each text, the same in both columns; in the order of their first rows."""
+    first, second = np.split(row_numbers([_together(table, one, two)])[0], 2)
+    return first, second
+
+
+def _together(table: pa.Table, one: str, two: str) -> pa.ChunkedArray:
+    return pa.chunked_array([*table.column(one).chunks, *table.column(two).chunks], pa.string())
+
+
 def _place_table(places: pa.Table) -> tuple[np.ndarray, pa.Table]:
     rows = np.zeros((places.num_rows, layout.PLACE_COLUMNS), np.int32)
     values = {name: places.column(name).to_numpy() for name in ("point", "datapath", "in_key", "out_key", "pair")}
-    chassis = pa.chunked_array([*places.column("chassis").chunks, *places.column("peer").chunks], pa.string())
-    names, _ = row_numbers([chassis])
-    own, peer = np.split(names, 2)
+    own, peer = _shared_numbers(places, "chassis", "peer")
     has_peer = pc.not_equal(places.column("peer"), "").to_numpy()
     rows[:, layout.SOURCE] = _source_order(places)
     rows[:, layout.CHASSIS] = own
@@ -155,8 +169,7 @@ def _source_order(places: pa.Table) -> np.ndarray:
 
 def _header_table(headers: pa.Table) -> np.ndarray:
     rows = np.zeros((headers.num_rows, 3), np.int32)
-    rows[:, layout.SRC] = _numbers(headers, ["src"])
-    rows[:, layout.DST] = _numbers(headers, ["dst"])
+    rows[:, layout.SRC], rows[:, layout.DST] = _shared_numbers(headers, "src", "dst")
     rows[:, layout.TO_GROUP] = (headers.column("eth_dst").to_numpy() & GROUP_BIT) != 0
     return rows
 

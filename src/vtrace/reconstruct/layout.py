@@ -54,7 +54,8 @@ class Tables(NamedTuple):
         places: int32, `PLACE_COLUMNS` wide. SOURCE, CHASSIS, PEER (NO_CHASSIS: none), USE (color and epoch), PAIR (task
             and pair; -1: not a first hop), SPOT (the place as paths tell it apart: no incarnation, color or DSCP),
             VISIT (spot and incarnation). CROSSES is the datapath on both sides of a tunnel, 0 between plain bridges.
-        headers: int32, three wide: SRC, DST, TO_GROUP (1: the Ethernet address is a group's).
+        headers: int32, three wide: SRC, DST (an address has one number in both), TO_GROUP (1: the Ethernet address is a
+            group's).
         goals: int32, one row a pair: DATAPATH, OUT_KEY, CHASSIS where its packets should come out; -1: no one place.
     """
 

@@ -58,12 +58,20 @@ def is_of_flood(columns: Columns, tables: Tables, row: int) -> bool:
 
 @compiled
 def shares_address(columns: Columns, tables: Tables, one: int, two: int) -> bool:
-    """Whether source or destination address are the same: no device changes both at once."""
+    """Whether source or destination address are the same: few devices change both at once."""
     a, b = columns.header[one], columns.header[two]
     if a == b:
         return True
     headers = tables.headers
     return headers[a, SRC] == headers[b, SRC] or headers[a, DST] == headers[b, DST]
+
+
+@compiled
+def is_reverse(columns: Columns, tables: Tables, one: int, two: int) -> bool:
+    """Whether one goes back where the other came from."""
+    a, b, headers = columns.header[one], columns.header[two], tables.headers
+    there_and_back = headers[a, SRC] == headers[b, DST] and headers[a, DST] == headers[b, SRC]
+    return there_and_back and headers[a, SRC] != headers[a, DST]
 
 
 @compiled

@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 import msgspec
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from vtrace.compiled import compiled
-from vtrace.reconstruct.columns import Prepared, column, prepare
+from vtrace.reconstruct.columns import Prepared, addresses, column, prepare
 from vtrace.reconstruct.distinct import PATH_PAIR
 from vtrace.reconstruct.kernel import reconstruct_columns
 from vtrace.reconstruct.layout import CHASSIS, DST, Columns, Packets, Tables
@@ -105,8 +104,7 @@ def part_of(batches: Sequence[pa.RecordBatch], goals: Mapping[tuple[str, int], G
             traits={name: column(batches, name)[found.first] for name in TRAITS} | {"proto": proto},
         ),
         counts=counts,
-        # In the order of their first rows, as DST numbers them.
-        backends=pc.unique(prepared.headers.column("dst")).to_pylist(),
+        backends=addresses(prepared.headers),
     )
 
 

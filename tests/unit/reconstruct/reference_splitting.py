@@ -38,7 +38,7 @@ def split_copies(group: Sequence[Row]) -> list[list[Row]]:
         if orphan[0][1].point == Point.FIRST_HOP:
             continue
         own = {_visit(record) for _, record in orphan}
-        free = [n for n, taken in enumerate(visits) if not own & taken and _shares_address(packets[n], orphan)]
+        free = [n for n, taken in enumerate(visits) if not own & taken and not _is_answered(packets[n], orphan)]
         chosen = free[0] if free and len(packets) == 1 else _owner(packets, free, orphan)
         if chosen is not None:
             packets[chosen] += orphan
@@ -59,10 +59,10 @@ def place(record: LogRecord) -> tuple[object, ...]:
     )
 
 
-def _shares_address(packet: Sequence[Row], orphan: Sequence[Row]) -> bool:
-    """Whether a stretch may be of a packet: no device changes both addresses at once."""
-    start = orphan[0][1]
-    return any(record.src == start.src or record.dst == start.dst for _, record in packet)
+def _is_answered(packet: Sequence[Row], orphan: Sequence[Row]) -> bool:
+    """Whether a stretch goes back where a packet came from: it is of an answer that has the same key."""
+    reversed_ = {(r.dst, r.src) for _, r in packet if r.dst != r.src}
+    return any((r.src, r.dst) in reversed_ for _, r in orphan)
 
 
 def _visit(record: LogRecord) -> tuple[object, ...]:

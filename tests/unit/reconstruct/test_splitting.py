@@ -407,6 +407,27 @@ def test_equal_packets_that_end_on_one_server_are_not_put_together(implementatio
     assert places(found) == [way_places(stopped_in_a_second_router)] * 3
 
 
+def rewritten(log: Recorder) -> None:
+    """To the VIP of a gateway router that also has SNAT: both addresses change at once."""
+    before: dict[str, Any] = {"src": CLIENT, "dst": VIP}
+    after: dict[str, Any] = {"src": "100.64.0.2", "dst": "10.0.2.1", "ttl": 63}
+    log.write(HV1, Point.FIRST_HOP, WEB, 1, pair=0, in_key=WEB1, in_ofport=5, ttl=64, **before)
+    log.sent(1, HV1, GW, in_key=WEB1, out_key=TO_ROUTER, **before)
+    log.came(1, GW, HV1, **before)
+    log.write(GW, Point.LOGICAL_EGRESS, WEB, 1, in_key=WEB1, out_key=TO_ROUTER, ttl=64, **before)
+    log.write(GW, Point.LOGICAL_EGRESS, R1, 1, in_key=R1_WEB, out_key=R1_DB, **after)
+    log.sent(1, GW, HV2, DB, in_key=TO_ROUTER, out_key=DB1, **after)
+    log.came(1, HV2, GW, DB, **after)
+    log.out(1, HV2, DB, in_key=TO_ROUTER, out_key=DB1, **after)
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_a_device_that_changes_both_addresses_ends_no_path(implementation: Implementation, count: int) -> None:
+    found = run(implementation, walked([rewritten] * count))
+    assert places(found) == [way_places(rewritten)] * count
+    assert [row["disposition"] for row in packets(found)] == ["egress"] * count
+
+
 def test_an_answer_with_the_same_key_is_not_taken_for_the_packet(implementation: Implementation) -> None:
     """An echo has the payload of its request. Its first hop's record may be the last to come in, or never."""
     request, echo = Recorder(), Recorder()

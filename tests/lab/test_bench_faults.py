@@ -77,3 +77,12 @@ def test_what_is_broken_off_leaves_nothing(tmp_path: Path) -> None:
         told = run.stderr.read()
     assert "stopping after the cases under way" in told
     assert labs() == before, told
+
+
+def test_a_load_balancer_that_changes_both_addresses(tmp_path: Path) -> None:
+    """Of these cases the first three go to the VIP of a router that has SNAT too."""
+    words = ("--seed", "2", "--lanes", "1", "--only", "lb_backend_vif_down", "--traffic", "slb")
+    figures, told = run(tmp_path, "--cases", "3", *words)
+    lines = (tmp_path / "cases.jsonl").read_text().splitlines()
+    assert [json.loads(line)["way"][0][:5] for line in lines] == ["edge-"] * 3, told
+    assert (figures["cases"], figures["all_three_right"]) == (3, 1.0), told

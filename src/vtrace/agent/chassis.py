@@ -51,6 +51,7 @@ DRAIN_TIMEOUT_S = 3
 SETTLE_S = 1.0
 SETTLE_TIMEOUT_S = 5
 _TOUCHES = 20
+_ROUND_S = 0.05
 # What others may do to our entries, and how it is told.
 _DISTURBING = {"delete": "deleted", "modified": "changed"}
 # For so long the color is taken off on the other servers when one hangs: what it holds back comes when it goes on.
@@ -296,11 +297,13 @@ class ChassisAgent:
                 over = anyio.Event()
                 async with anyio.create_task_group() as group:
                     group.start_soon(self._round, path, over)
-                    # The round that a change begins may be over before it is waited for.
+                    # The round that a change begins may be over before it is waited for: then it is changed again.
                     touches = 0
                     while not over.is_set() and touches < _TOUCHES:
                         await self._hold(min(self._colors))
                         touches += 1
+                        with anyio.move_on_after(_ROUND_S):
+                            await over.wait()
         except* unixctl.UnixctlError:
             # It can't tell of rounds where it has datapaths of two types.
             await anyio.sleep(SETTLE_S)

@@ -164,7 +164,6 @@ class TaskRunner:
 
     async def _color_and_collect(self) -> None:
         async with anyio.create_task_group() as group:
-            group.start_soon(_import_meanwhile)
             group.start_soon(self._stalls.watch)
             for agent in self._agents.values():
                 group.start_soon(self._collect, agent, group)
@@ -180,6 +179,8 @@ class TaskRunner:
                 self._missing_color.add(dscp)
                 group.start_soon(self._add_color, dscp)
             self._is_coloring.set()
+            # Not before: it would hold up arming, where there is more to do than to wait.
+            group.start_soon(_load_meanwhile)
             with anyio.move_on_after(self._spec.timeout_s) as limit:
                 await self._until_enough(group)
             await self._finish(expired=limit.cancelled_caught)
@@ -568,6 +569,7 @@ class TaskRunner:
         self.outcome.beyond_n += cost.first_copies_cut
 
 
-async def _import_meanwhile() -> None:
+async def _load_meanwhile() -> None:
     """Loads what reconstruction needs while packets are being colored."""
-    await anyio.to_thread.run_sync(importlib.import_module, "vtrace.reconstruct.whole")
+    warm = await anyio.to_thread.run_sync(importlib.import_module, "vtrace.reconstruct.warm")
+    await anyio.to_thread.run_sync(warm.load)

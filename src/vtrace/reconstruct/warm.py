@@ -5,21 +5,27 @@ from __future__ import annotations
 from vtrace.collect.blobs import compact
 from vtrace.kept_code import note_whole
 from vtrace.model.record import LogRecord, Point
-from vtrace.model.record_schema import to_table
+from vtrace.model.record_schema import from_table, to_table
 from vtrace.reconstruct.incremental import Incremental
 from vtrace.reconstruct.live import hops_of
 from vtrace.reconstruct.whole import reconstruct
 
+_RECORD = LogRecord(
+    chassis="a", incarnation=1, seq=1, color=3, epoch=1, key=1, pair=0, task="t", point=Point.FIRST_HOP, datapath=1,
+    proto=17, src="192.0.2.1", dst="192.0.2.2",
+)  # fmt: skip
+
+
+def load() -> None:
+    """Loads what one task's answer needs: a third of a second, if all was compiled before."""
+    hops_of([_RECORD])
+    from_table(reconstruct(to_table([_RECORD])).records)
+
 
 def warm() -> None:
     """Reconstructs the smallest packets there are, in every way."""
-    record = LogRecord(
-        chassis="a", incarnation=1, seq=1, color=3, epoch=1, key=1, pair=0, task="t", point=Point.FIRST_HOP, datapath=1,
-        proto=17, src="192.0.2.1", dst="192.0.2.2",
-    )  # fmt: skip
-    table = to_table([record])
-    reconstruct(table)
-    hops_of([record])
+    load()
+    table = to_table([_RECORD])
     stream = Incremental()
     stream.add(compact(table), 0)
     stream.advance(0)

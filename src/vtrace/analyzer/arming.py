@@ -15,13 +15,14 @@ import anyio
 from msgspec.structs import replace
 
 from vtrace.analyzer.planning import follow_entries, request_entries, watch_entries, watched_vifs
-from vtrace.collect.link import AgentLink, Survey
+from vtrace.analyzer.scopes import Scopes
+from vtrace.collect.link import AgentLink
 from vtrace.color.entries import coloring_entries, probe_entries, reply_count_entries
 from vtrace.color.registry import POOL_2, Role
 from vtrace.errors import BridgeNotUnderstoodError, CannotWorkError, RefusedError, VTraceError, first_leaf
-from vtrace.model.inventory import OUTWARD, Inventory
-from vtrace.model.plan import Claim, ColorUse, FirstHop, LocalVif, PlannedEntry, Scope, TimeLimits
-from vtrace.model.task import Direction, Endpoint, Pair
+from vtrace.model.inventory import Inventory
+from vtrace.model.plan import Claim, ColorUse, FirstHop, PlannedEntry, TimeLimits
+from vtrace.model.task import Direction, Pair
 
 # The restoring entries outlive the matching ones, and those the coloring ones, by this much each.
 TIME_STEP_S = 5
@@ -51,12 +52,9 @@ class Arming:
         self, agents: Mapping[str, AgentLink], inventory: Inventory, pairs: Sequence[Pair], timeout_s: float
     ) -> None:
         self._agents = agents
-        self._inventory = inventory
-        self._pairs = pairs
+        self.scopes = Scopes(agents, inventory, pairs)
         first = int(timeout_s) + TIME_STEP_S
         self.limits = TimeLimits(color_s=first, match_s=first + TIME_STEP_S, restore_s=first + 2 * TIME_STEP_S)
-        self.surveys: dict[str, Survey] = {}
-        self._scopes: dict[str, tuple[tuple[object, ...], Scope]] = {}
         self.claims: dict[str, Claim] = {}
         self.uses: dict[int, ColorUse] = {}
         self.withdrawn: set[int] = set()
@@ -69,9 +67,6 @@ class Arming:
         # When the entries that restore a color were put on.
         self._armed_s: dict[int, float] = {}
         self.notes: list[str] = []
-        self.given_up: set[str] = set()
-        # Chassis whose Open vSwitch ended: started anew it has none of our entries.
-        self.gone: set[str] = set()
         # One change at a time: a color must never be put on while another change takes its restoring entries off.
         self._turn = anyio.Lock()
         self._ended = False
@@ -80,15 +75,10 @@ class Arming:
         # Set once it is known that the topology is still what it was when it was read.
         self.may_color = anyio.Event()
 
-    @property
-    def live(self) -> dict[str, AgentLink]:
-        """The agents whose servers answer, by chassis name."""
-        return {name: agent for name, agent in self._agents.items() if name not in self.given_up}
-
     async def _on_each(self, step: Callable[..., Coroutine[Any, Any, None]], *arguments: object) -> None:
         """A step on all chassis at once; where it fails or takes too long the server is given up."""
         async with anyio.create_task_group() as group:
-            for name in self.live:
+            for name in self.scopes.live:
                 group.start_soon(self._try, name, step, *arguments)
 
     async def _try(self, name: str, step: Callable[..., Coroutine[Any, Any, None]], *arguments: object) -> None:
@@ -96,9 +86,9 @@ class Arming:
             with anyio.fail_after(GIVE_UP_S):
                 await step(name, *arguments)
         except (VTraceError, TimeoutError) as error:
-            self.given_up.add(name)
+            self.scopes.given_up.add(name)
             reason = str(error) or f"it did not answer within {GIVE_UP_S:g} s"
-            self.notes.append(f"{self._inventory.server(name)}: the task went on without it: {reason}")
+            self.notes.append(f"{self.scopes.inventory.server(name)}: the task went on without it: {reason}")
 
     async def claim_color(self, original_dscp: int) -> ColorUse:
         """Claims a color, free on every chassis, for packets that carry `original_dscp`.
@@ -107,7 +97,7 @@ class Arming:
             CannotWorkError: every color is in use.
         """
         async with AsyncExitStack() as undo:
-            for name in sorted(self.live):
+            for name in sorted(self.scopes.live):
                 await self._agents[name].lock()
                 undo.push_async_callback(self._agents[name].abandon_claim)
             await self._survey_all()
@@ -130,7 +120,7 @@ class Arming:
             why.append(f"tenants send packets with DSCP {', '.join(map(str, sorted(self.withdrawn)))} themselves")
         return CannotWorkError(
             "Every color is in use",
-            ", ".join(sorted(self.live)),
+            ", ".join(sorted(self.scopes.live)),
             "; ".join(why),
             "Try again later" if self.withdrawn else "Wait until another task has ended",
         )
@@ -141,10 +131,10 @@ class Arming:
         Raises:
             VTraceError: a bridge is not understood, or where a pair's packets come in nobody answers.
         """
-        needed = {name for pair in self._pairs for name in self.only_entrance(pair)}
+        needed = {name for pair in self.scopes.pairs for name in self.scopes.only_entrance(pair)}
         try:
             async with anyio.create_task_group() as group:
-                for name in self.live:
+                for name in self.scopes.live:
                     if name in needed:
                         group.start_soon(self._survey, name)
                     else:
@@ -159,22 +149,13 @@ class Arming:
         except (BridgeNotUnderstoodError, RefusedError):
             raise
         except (VTraceError, TimeoutError) as error:
-            self.given_up.add(name)
+            self.scopes.given_up.add(name)
             reason = str(error) or f"no answer within {ANSWER_S:g} s"
-            self.notes.append(f"{self._inventory.server(name)} does not answer: {reason}")
-
-    def only_entrance(self, pair: Pair) -> set[str]:
-        """The one server by which the pair's packets can come in; none where there are several."""
-        found: set[str] = set()
-        for port in self._inventory.ends(pair.source):
-            outward = port.type in OUTWARD
-            found |= self._inventory.entrances(port) if outward else {port.chassis, *port.standby}
-        found &= set(self._agents)
-        return found if len(found) == 1 else set()
+            self.notes.append(f"{self.scopes.inventory.server(name)} does not answer: {reason}")
 
     async def _survey(self, name: str) -> None:
-        if name not in self.surveys:
-            self.surveys[name] = await self._agents[name].survey()
+        if name not in self.scopes.surveys:
+            self.scopes.surveys[name] = await self._agents[name].survey()
         self._used[name] = await self._agents[name].colors_used()
 
     async def _claim(self, name: str, color: int) -> None:
@@ -213,9 +194,9 @@ class Arming:
             await self._stop_coloring()
             await anyio.sleep(IN_FLIGHT_S)
             await self._on_each(self._remove, Role.COUNT, Role.MATCH, Role.RESTORE, Role.DOUBT)
-            self._inventory, self._pairs = inventory, pairs
-            for name in sorted(set(fresh) & set(self.surveys) - self.given_up):
-                self.surveys[name] = await self._agents[name].survey()
+            self.scopes.inventory, self.scopes.pairs = inventory, pairs
+            for name in sorted(set(fresh) & set(self.scopes.surveys) - self.scopes.given_up):
+                self.scopes.surveys[name] = await self._agents[name].survey()
             for dscp, use in tuple(self.uses.items()):
                 if await self._claim_on(added, use):
                     self._epoch += 1
@@ -284,7 +265,7 @@ class Arming:
                 await self._on_each(self._rest_on, self._pair(pair))
 
     async def _rest_on(self, name: str, pair: Pair) -> None:
-        for use in tuple(self.uses.values()) if self.entries_of(pair, name) else ():
+        for use in tuple(self.uses.values()) if self.scopes.entries_of(pair, name) else ():
             await self._agents[name].remove(Role.COLOR, color=use.color, index=pair.index)
 
     async def color_again(self, pair: int) -> None:
@@ -297,7 +278,7 @@ class Arming:
                     await self._on_all(self._color_on, use, (pair,), False)
 
     def _pair(self, index: int) -> Pair:
-        return next(pair for pair in self._pairs if pair.index == index)
+        return next(pair for pair in self.scopes.pairs if pair.index == index)
 
     async def add_color(self, original_dscp: int) -> ColorUse | None:
         """Claims one more color and colors with it; None where coloring has ended, or such packets have got one.
@@ -368,7 +349,7 @@ class Arming:
     async def _start_over(self) -> None:
         self._stands = False
         await self._stop_coloring()
-        for agent in self.live.values():
+        for agent in self.scopes.live.values():
             for role in (Role.COUNT, Role.MATCH, Role.RESTORE, Role.DOUBT):
                 await agent.remove(role)
         await self._on_all(self._renew)
@@ -379,74 +360,17 @@ class Arming:
         found = await agent.survey()
         # Others may have taken bits or meters of ours, and without OVN changed the entries that ours stand for. Ports
         # stay: those of a bridge that is being filled anew may not all be there yet.
-        known = self.surveys[name]
-        self.surveys[name] = found if known.plain is not None else replace(known, layout=found.layout)
+        known = self.scopes.surveys[name]
+        self.scopes.surveys[name] = found if known.plain is not None else replace(known, layout=found.layout)
         for use in tuple(self.uses.values()):
             self.claims[name] = await agent.claim(use.color)
-
-    def scope(self, chassis: str) -> Scope:
-        """Where the task's entries go on a chassis."""
-        without = (self.given_up.copy(), self.gone.copy())
-        basis = (self._inventory, self._pairs, self.surveys[chassis], without, len(self._agents))
-        known = self._scopes.get(chassis)
-        # Asked for each pair: of many it takes a while to make.
-        if known is None or any(a is not b and a != b for a, b in zip(known[0], basis, strict=True)):
-            known = self._scopes[chassis] = (basis, self._scope(chassis))
-        return known[1]
-
-    def _scope(self, chassis: str) -> Scope:
-        survey = self.surveys[chassis]
-        armed = tuple(sorted(self.live))
-        members = {name for datapath in self._inventory.datapaths for name in datapath.chassis}
-        ends = {n for p in self._pairs for e in (p.source, p.destination) for n in e.ports}
-        standby = {name for port in self._inventory.ports for name in (port.chassis, *port.standby) if name}
-        return Scope(
-            chassis=chassis,
-            layout=survey.layout,
-            datapaths=self._inventory.datapaths,
-            ports=self._inventory.ports,
-            vifs=survey.vifs,
-            tunnels=tuple(t for t in survey.tunnels if t.chassis in armed),
-            other_tunnels=tuple(t for t in survey.tunnels if t.chassis in members and t.chassis not in armed),
-            armed_chassis=armed,
-            bare=tuple(sorted(standby - set(self._agents) | self.gone)),
-            endpoints=tuple(sorted(ends.union(self._inventory.rivals))),
-            ip_versions=tuple(sorted({p.traffic.ip_version for p in self._pairs})),
-            plain=survey.plain,
-        )
-
-    def first_hops(self, chassis: str) -> list[FirstHop]:
-        """The pairs whose packets first meet a virtual device on the chassis."""
-        return [FirstHop(pair=pair, vif=vif) for pair in self._pairs for vif in self.entries_of(pair, chassis)]
-
-    def entries_of(self, pair: Pair, chassis: str) -> list[LocalVif]:
-        """Where packets of the pair's source may come in on the chassis."""
-        return self._vifs(pair.source, pair.destination, chassis)
-
-    def answers_of(self, pair: Pair, chassis: str) -> list[LocalVif]:
-        """Where what the pair's destination answers may come in on the chassis."""
-        return self._vifs(pair.destination, pair.source, chassis)
-
-    def _vifs(self, end: Endpoint, other: Endpoint, chassis: str) -> list[LocalVif]:
-        scope = self.scope(chassis)
-        found = []
-        for port in self._inventory.ends(end):
-            if port.type in OUTWARD:
-                # By a gateway, or where the other end is, if its floating IP is distributed.
-                here = self._inventory.entrances(port) | {p.chassis for p in self._inventory.ends(other)}
-            else:
-                here = frozenset((port.chassis, *port.standby))
-            vif = scope.vif(port) if chassis in here else None
-            if vif is not None:
-                found.append(vif)
-        return found
 
     async def _watch(self, use: ColorUse) -> None:
         """Puts in what notices that the color is in use by somebody else; verifies that copies are metered."""
         await self._on_all(self._watch_on, use)
 
     async def _watch_on(self, name: str, use: ColorUse) -> None:
-        agent, scope = self._agents[name], self.scope(name)
+        agent, scope = self._agents[name], self.scopes.of(name)
         await agent.install(watch_entries(scope, use, self.claims[name], self.limits))
         for vif in watched_vifs(scope)[:1]:
             family = "ip" if 4 in scope.ip_versions else "ipv6"
@@ -461,21 +385,21 @@ class Arming:
         await self._agents[name].settle()
 
     async def _match_on(self, name: str, use: ColorUse) -> None:
-        await self._agents[name].install(follow_entries(self.scope(name), use, self.claims[name], self.limits))
+        await self._agents[name].install(follow_entries(self.scopes.of(name), use, self.claims[name], self.limits))
 
     async def _probe(self) -> None:
         """Puts in what looks for packets of other DSCPs, ARP and ND, and what counts replies."""
         await self._on_all(self._probe_on)
 
     async def _probe_on(self, name: str) -> None:
-        scope, claim = self.scope(name), self.claims[name]
+        scope, claim = self.scopes.of(name), self.claims[name]
         planned: list[PlannedEntry] = []
-        inside = [hop for hop in self.first_hops(name) if not hop.pair.source.outside]
+        inside = [hop for hop in self.scopes.first_hops(name) if not hop.pair.source.outside]
         for vif, version in {(hop.vif, hop.pair.traffic.ip_version): None for hop in inside}:
             planned += request_entries(vif, version, scope, claim, self.limits)
         planned += self._probes(name, None)
-        for pair in self._pairs:
-            for answering in self.answers_of(pair, name) if pair.direction is Direction.FORWARD else ():
+        for pair in self.scopes.pairs:
+            for answering in self.scopes.answers_of(pair, name) if pair.direction is Direction.FORWARD else ():
                 planned += reply_count_entries(pair, answering, scope, claim, self.limits.match_s)
         await self._agents[name].install(planned)
 
@@ -484,7 +408,7 @@ class Arming:
 
     def _probes(self, name: str, pairs: Collection[int] | None) -> list[PlannedEntry]:
         """What looks for packets of other DSCPs: of some pairs, or of all that are colored."""
-        scope, claim = self.scope(name), self.claims[name]
+        scope, claim = self.scopes.of(name), self.claims[name]
         hops = self._hops_to_color(name, pairs)
         return [entry for hop in hops for entry in probe_entries(hop, scope, claim, self.limits.color_s)]
 
@@ -492,7 +416,7 @@ class Arming:
         without = self.stopped | self.waiting | self.resting
         return [
             hop
-            for hop in self.first_hops(name)
+            for hop in self.scopes.first_hops(name)
             if hop.pair.index not in without and (pairs is None or hop.pair.index in pairs)
         ]
 
@@ -503,7 +427,7 @@ class Arming:
     async def _color_on(
         self, name: str, use: ColorUse, pairs: Collection[int] | None = None, verify: bool = True
     ) -> None:
-        agent, scope, claim = self._agents[name], self.scope(name), self.claims[name]
+        agent, scope, claim = self._agents[name], self.scopes.of(name), self.claims[name]
         hops = self._hops_to_color(name, pairs)
         # Whenever it begins, coloring ends before what restores is gone.
         limit_s = self.limits.color_s - math.ceil(time.monotonic() - self._armed_s[use.color])
@@ -522,27 +446,27 @@ class Arming:
         """A step on all chassis at once; the next one begins when all have done it."""
         try:
             async with anyio.create_task_group() as group:
-                for name in self.live:
+                for name in self.scopes.live:
                     group.start_soon(step, name, *arguments)
         except BaseExceptionGroup as errors:
             raise first_leaf(errors) from errors
 
     async def stop_pair(self, pair: Pair) -> None:
         """Stops coloring a pair's packets."""
-        for name, agent in self.live.items():
-            if not self.entries_of(pair, name):
+        for name, agent in self.scopes.live.items():
+            if not self.scopes.entries_of(pair, name):
                 continue
             try:
                 for use in tuple(self.uses.values()):
                     await agent.remove(Role.COLOR, color=use.color, index=pair.index)
                 await agent.remove(Role.PROBE, color=0, index=pair.index)
             except VTraceError as error:
-                self.notes.append(f"{self._inventory.server(name)}: {pair.source.name} is colored on: {error}")
+                self.notes.append(f"{self.scopes.inventory.server(name)}: {pair.source.name} is colored on: {error}")
 
     async def _stop_coloring(self) -> None:
         """Stops all coloring and probing; one server that can't be reached does not keep the others from it."""
         async with anyio.create_task_group() as group:
-            for agent in (self._agents if self._ended else self.live).values():
+            for agent in (self._agents if self._ended else self.scopes.live).values():
                 group.start_soon(self._stop, agent)
 
     async def _stop(self, agent: AgentLink) -> None:
@@ -552,8 +476,8 @@ class Arming:
                     await agent.remove(role)
                 await agent.drain()
         except (VTraceError, TimeoutError) as error:
-            self.given_up.add(agent.chassis)
-            server = self._inventory.server(agent.chassis)
+            self.scopes.given_up.add(agent.chassis)
+            server = self.scopes.inventory.server(agent.chassis)
             reason = str(error) or f"no answer within {STOP_S:g} s"
             self.notes.append(f"{server}: coloring could not be ended, its entries time out: {reason}")
 

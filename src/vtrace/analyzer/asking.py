@@ -139,9 +139,9 @@ class Asking:
             if not self._is_time(key, now_s, last_time=last_time):
                 continue
             question = (
-                about_packet(packet.records, chassis, pair, self._arming.surveys, lost=not packet.complete)
+                about_packet(packet.records, chassis, pair, self._arming.scopes.surveys, lost=not packet.complete)
                 if chassis == last.chassis
-                else about_arrival(last, packet.records, pair, self._arming.surveys, self._inventory)
+                else about_arrival(last, packet.records, pair, self._arming.scopes.surveys, self._inventory)
             )
             if question is not None:
                 self._note(key, now_s)
@@ -177,7 +177,7 @@ class Asking:
             key = (-1 - index, "", "")
             if key in self._asked or len(requests) < 2:
                 continue
-            for vif in self._arming.entries_of(pair, requests[-1].chassis)[:1]:
+            for vif in self._arming.scopes.entries_of(pair, requests[-1].chassis)[:1]:
                 self._asked[key] = time.monotonic()
                 group.start_soon(self._ask, requests[-1].chassis, about_request(requests[-1], pair, vif))
 
@@ -201,9 +201,9 @@ class Asking:
                 continue
             unseen = not self._follow.of_pair(pair.index)
             translated = unseen and await self._is_awaited(pair)
-            for name, survey in self._arming.surveys.items():
+            for name, survey in self._arming.scopes.surveys.items():
                 uncolored = unseen or survey.entries_at_top or survey.drops_fragments
-                entries = self._arming.entries_of(pair, name) if uncolored else []
+                entries = self._arming.scopes.entries_of(pair, name) if uncolored else []
                 for vif in entries or (_deaf_vifs(pair, survey, self._inventory) if unseen else ()):
                     for question in about_unseen(pair, vif, translated=translated):
                         await self._ask(name, question)
@@ -213,8 +213,8 @@ class Asking:
         if pair.direction is not Direction.REPLY or all(a.kind != "translated" for a in pair.destination.aliases):
             return False
         for name, agent in self._agents.items():
-            known = name in self._arming.surveys and name not in self.lost_agents | self._arming.given_up
-            for vif in self._arming.answers_of(pair, name) if known else ():
+            known = name in self._arming.scopes.surveys and name not in self.lost_agents | self._arming.scopes.given_up
+            for vif in self._arming.scopes.answers_of(pair, name) if known else ():
                 for question in about_answered(pair, vif):
                     try:
                         if await agent.cached_packets(question):
@@ -225,7 +225,7 @@ class Asking:
 
     async def _ask(self, chassis: str, question: SiteQuestion) -> None:
         key = (question.pair, chassis, question.flow_id)
-        if key in self._asking or chassis in self.lost_agents | self._arming.given_up:
+        if key in self._asking or chassis in self.lost_agents | self._arming.scopes.given_up:
             return
         self._asking.add(key)
         try:
@@ -244,7 +244,7 @@ class Asking:
 
     async def _inspection(self, chassis: str, question: SiteQuestion) -> Inspection:
         """The slow path's answer. An entry that has no row is asked about twice: OVN may be about to take it away."""
-        layout = self._arming.surveys[chassis].layout
+        layout = self._arming.scopes.surveys[chassis].layout
         found = await self._resolver.inspection(await self._agents[chassis].inspect(question), layout)
         rootless = without_row(found)
         if not rootless:
@@ -256,7 +256,7 @@ class Asking:
 
     async def _compared(self, chassis: str, found: Inspection) -> Inspection:
         """The inspection of a lost packet, held against what the southbound database says of its way."""
-        survey = self._arming.surveys[chassis]
+        survey = self._arming.scopes.surveys[chassis]
         if self._lag is not None and (elsewhere := sent_elsewhere(found, survey, self._inventory)):
             # Only of an ovn-controller that does not follow: else it is the inventory that may be behind.
             standing = await self._standing_on(chassis, datapaths_of(found), 0)

@@ -30,7 +30,7 @@ class Replies:
         Raises:
             VTraceError: a bridge could not be asked.
         """
-        for counting in self._arming.live.values():
+        for counting in self._arming.scopes.live.values():
             for index, packets in (await counting.counts(Role.COUNT)).items():
                 self._counts[index] += packets
 
@@ -56,8 +56,8 @@ class Replies:
         # Behind a VIP answers have another source.
         source = pair.destination.address if pair.destination.outside else ""
         addresses = [*pair.source.addresses, *(a.address for a in pair.source.aliases if a.kind != "vip")]
-        for name, agent in self._arming.live.items():
-            for vif in self._arming.answers_of(pair, name):
+        for name, agent in self._arming.scopes.live.items():
+            for vif in self._arming.scopes.answers_of(pair, name):
                 for address in addresses:
                     if any(self._counts[pair.index << 2 | number] for number in range(_KINDS)):
                         return

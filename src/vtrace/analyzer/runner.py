@@ -270,7 +270,7 @@ class TaskRunner:
         elif isinstance(event, AgentLost):
             self._asking.lost_agents.add(event.chassis)
             self.outcome.notes.append(f"{self._inventory.server(event.chassis)}: {event.reason}")
-            self._arming.gone.add(event.chassis)
+            self._arming.scopes.gone.add(event.chassis)
             group.start_soon(self._go_on_without, event.chassis)
 
     def _has_enough(self, pair: int) -> bool:
@@ -335,7 +335,7 @@ class TaskRunner:
 
     async def _go_on_without(self, chassis: str) -> None:
         """Takes the color off before packets get to a server whose Open vSwitch ended: anew it has no entries."""
-        self._arming.given_up.add(chassis)
+        self._arming.scopes.given_up.add(chassis)
         try:
             await self._arming.change(self._inventory, tuple(self._pairs.values()))
         except VTraceError as error:
@@ -395,7 +395,7 @@ class TaskRunner:
 
     async def _any_cut(self) -> bool:
         """Whether a meter of this task has cut any copy so far."""
-        for agent in self._arming.live.values():
+        for agent in self._arming.scopes.live.values():
             with contextlib.suppress(VTraceError):
                 cost = await agent.cost()
                 if cost.first_copies_cut or cost.copies_cut:
@@ -479,7 +479,7 @@ class TaskRunner:
         """
         found: dict[int, int] = defaultdict(int)
         silent = {index for index in self._pairs if not self._follow.of_pair(index)}
-        for agent in self._arming.live.values() if silent else ():
+        for agent in self._arming.scopes.live.values() if silent else ():
             try:
                 cost = await agent.cost()
                 if not cost.first_copies_cut + cost.copies_cut + cost.records_lost:
@@ -495,20 +495,20 @@ class TaskRunner:
         """What is beyond following on bridges without OVN."""
         return [
             f"{name}: {note}"
-            for name, survey in self._arming.surveys.items()
+            for name, survey in self._arming.scopes.surveys.items()
             for note in (survey.plain.notes if survey.plain else ())
         ]
 
     def _top_notes(self) -> list[str]:
         return [
             f"{self._inventory.server(name)} has an entry of somebody else at our own priority: {text}"
-            for name, survey in self._arming.surveys.items()
+            for name, survey in self._arming.scopes.surveys.items()
             for text in survey.entries_at_top
         ]
 
     async def _case(self) -> Case:
         async with anyio.create_task_group() as group:
-            for name, agent in self._arming.live.items():
+            for name, agent in self._arming.scopes.live.items():
                 group.start_soon(self._cost_of, name, agent)
         from vtrace.collect.blobs import encode
         from vtrace.model.record_schema import from_table, to_table
@@ -526,12 +526,12 @@ class TaskRunner:
             reconstruction=found,
             records=tuple(from_table(found.records)),
             inspections=tuple(sorted(self._asking.inspections, key=lambda i: i.wall_ns)),
-            covered=tuple(sorted(set(self._agents) - self._asking.lost_agents - self._arming.given_up)),
+            covered=tuple(sorted(set(self._agents) - self._asking.lost_agents - self._arming.scopes.given_up)),
             silent_servers=self.silent_servers,
             copies_cut=cut,
             cut_of_counted=cuts_of_counted(cut, found) if self._pulses.beyond else None,
             neighbors=self._neighbors.watches(),
-            tunnels=await check_now(self._inventory, self._arming.surveys, self._arming.live),
+            tunnels=await check_now(self._inventory, self._arming.scopes.surveys, self._arming.scopes.live),
             replies=self._replies.all(self._pairs),
             packets_asked=self._spec.packets,
             disturbances=tuple(self._disturbances),
@@ -546,17 +546,17 @@ class TaskRunner:
     def _blinded(self) -> list[int]:
         """The pairs that had too few packets when the one server where they come in stopped to answer."""
         few = [pair for pair in self._pairs.values() if not self._follow.has_enough(pair.index)]
-        return [pair.index for pair in few if self._arming.only_entrance(pair) & self._arming.given_up]
+        return [pair.index for pair in few if self._arming.scopes.only_entrance(pair) & self._arming.scopes.given_up]
 
     @property
     def silent_servers(self) -> tuple[str, ...]:
         """The chassis whose Open vSwitch stopped to answer, or never did."""
-        return tuple(sorted(self._arming.given_up))
+        return tuple(sorted(self._arming.scopes.given_up))
 
     @property
     def hanging_servers(self) -> frozenset[str]:
         """Those of them that may go on."""
-        return frozenset(self._arming.given_up - self._arming.gone)
+        return frozenset(self._arming.scopes.given_up - self._arming.scopes.gone)
 
     async def _cost_of(self, name: str, agent: AgentLink) -> None:
         cost = AgentCost()

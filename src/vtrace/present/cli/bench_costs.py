@@ -80,9 +80,11 @@ def _forwarding(args: argparse.Namespace) -> int:
         raise UsageError(f"--slices {args.slices} is no multiple of 4", "--slices", "their order is ABBA", "Say 40")
     bench_files.check_folder(args.json)
     # Imported here, so that other commands don't wait for them.
+    from vtrace import kept_code
     from vtrace.costs import disturbing, forwarding, forwarding_report, instructions
     from vtrace.costs.setting import setting
     from vtrace.lab import programs
+    from vtrace.reconstruct.warm import warm
 
     programs.require_root()
     end_as_by_ctrl_c()
@@ -93,7 +95,18 @@ def _forwarding(args: argparse.Namespace) -> int:
             )
         _say("instructions are not counted: valgrind is not installed")
         names = tuple(name for name in names if name != INSTRUCTIONS)
+    if not kept_code.is_whole():
+        _say("compiling what reconstructs paths (half a minute, once)")
+        warm()
     found, disturbed, counted = [], {}, []
+
+    def keep() -> None:
+        """Writes what there is so far: what comes after may end in an error."""
+        figures = forwarding_report.figures(found, disturbed, counted)
+        details = forwarding_report.details(found, disturbed, counted)
+        command = _command(args, "only slices seconds rounds")
+        bench_files.write(args.json, bench_files.document("forwarding", figures, command) | details)
+
     with tempfile.TemporaryDirectory(prefix="vtrace-bench-") as folder:
         if set(names) - {INSTRUCTIONS}:
             with setting(args.lab, _say) as place:
@@ -101,18 +114,17 @@ def _forwarding(args: argparse.Namespace) -> int:
                     if condition.name in names:
                         _say(f"{condition.name}: {condition.text}")
                         found.append(forwarding.run(condition, place, Path(folder), args.slices, args.seconds, _say))
+                        keep()
                 for scope in ("other", "same") if CACHE in names else ():
                     disturbed[scope] = disturbing.disturbances(place, Path(folder), scope, args.rounds, _say)
+                    keep()
         if INSTRUCTIONS in names:
             # In a lab of its own: its tunnels don't work afterwards.
             with setting(None, _say) as place:
                 count = min(args.slices, INSTRUCTION_SLICES)
                 counted = instructions.count(place, Path(folder), count, args.seconds, _say)
-    figures = forwarding_report.figures(found, disturbed, counted)
-    details = forwarding_report.details(found, disturbed, counted)
-    document = bench_files.document("forwarding", figures, _command(args, "only slices seconds rounds")) | details
+                keep()
     print("\n".join(forwarding_report.text(found, disturbed, counted)))
-    bench_files.write(args.json, document)
     return 0
 
 

@@ -98,7 +98,9 @@ def _forwarding(args: argparse.Namespace) -> int:
     if not kept_code.is_whole():
         _say("compiling what reconstructs paths (half a minute, once)")
         warm()
-    found, disturbed, counted = [], {}, []
+    found: list[forwarding.Found] = []
+    disturbed: dict[str, list[disturbing.Disturbance]] = {}
+    counted: list[instructions.Counted] = []
 
     def keep() -> None:
         """Writes what there is so far: what comes after may end in an error."""

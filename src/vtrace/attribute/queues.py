@@ -109,8 +109,16 @@ def _share(reading: PortReading) -> Fraction:
 
 
 def _spread(numbers: Sequence[int], wanted: int) -> list[int]:
-    """So many of the numbers, evenly spread over them."""
+    """So many of the numbers, evenly spread over them.
+
+    Where most are wanted the others are spread, from the middle of their steps: a single one that stood first would
+    look as if the loss had begun behind it, which is not known.
+    """
     total = len(numbers)
+    left = total - wanted
+    if left < wanted:
+        others = {(2 * number + 1) * total // (2 * left) for number in range(left)}
+        return [n for at, n in enumerate(numbers) if at not in others]
     return [n for at, n in enumerate(numbers) if (at + 1) * wanted // total > at * wanted // total]
 
 

@@ -104,6 +104,14 @@ def test_a_queue_that_open_vswitch_was_told_to_keep_is_a_limit() -> None:
     assert "max-rate=50000" in why.summary
 
 
+@pytest.mark.parametrize("packets", [3, 10, 30, 100])
+def test_a_limit_that_lets_one_packet_pass_is_no_loss_that_began_late(packets: int) -> None:
+    """Which packet that was is not known."""
+    found = answer(packets, asked(queue_dropped=10 * (packets - 1), tx_packets=10, queue="htb", limit="linux-htb"))
+    assert counted(found) == {"qos_rate_limit": packets - 1, "delivered": 1}
+    assert (found.verdicts[0].pattern, found.loss) == ("persistent", "yes")
+
+
 def test_packets_of_another_port_are_left_alone() -> None:
     log = Recorder()
     for key in range(10):

@@ -74,6 +74,8 @@ class Arming:
         self._stands = False
         # Set once it is known that the topology is still what it was when it was read.
         self.may_color = anyio.Event()
+        # Set once nothing is being loaded that would keep copies from being read in time: Open vSwitch holds few.
+        self.can_read = anyio.Event()
 
     async def _on_each(self, step: Callable[..., Coroutine[Any, Any, None]], *arguments: object) -> None:
         """A step on all chassis at once; where it fails or takes too long the server is given up."""
@@ -317,6 +319,7 @@ class Arming:
             use = await self._followed(self.uses[dscp])
             with anyio.move_on_after(MAY_COLOR_S):
                 await self.may_color.wait()
+            await self.can_read.wait()
             if use.color in self.withdrawn:
                 await self._withdraw(use)
                 use = await self._followed(await self.claim_color(dscp))

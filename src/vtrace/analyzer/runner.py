@@ -140,6 +140,7 @@ class TaskRunner:
     async def run(self) -> Case:
         """Runs the task to its end and gives the evidence. What is on the bridges is removed by the agents."""
         async with anyio.create_task_group() as watching:
+            watching.start_soon(self._load)
             if self._topology is not None:
                 # Its second look is over before the entries stand, so that nothing waits for it.
                 watching.start_soon(self._keeper(self._topology).follow, self._is_coloring)
@@ -148,6 +149,12 @@ class TaskRunner:
             await self._run()
             watching.cancel_scope.cancel()
         return await self._case()
+
+    async def _load(self) -> None:
+        """Loads what the answer needs while entries are put in: later it would keep copies from being read."""
+        warm = await anyio.to_thread.run_sync(importlib.import_module, "vtrace.reconstruct.warm")
+        await anyio.to_thread.run_sync(warm.load)
+        self._arming.can_read.set()
 
     async def _run(self) -> None:
         use = await self._arming.claim_color(0)
@@ -179,8 +186,6 @@ class TaskRunner:
                 self._missing_color.add(dscp)
                 group.start_soon(self._add_color, dscp)
             self._is_coloring.set()
-            # Not before: it would hold up arming, where there is more to do than to wait.
-            group.start_soon(_load_meanwhile)
             with anyio.move_on_after(self._spec.timeout_s) as limit:
                 await self._until_enough(group)
             await self._finish(expired=limit.cancelled_caught)
@@ -567,9 +572,3 @@ class TaskRunner:
         self.outcome.costs[name] = cost
         # A copy of the first hop that the meter cut was of a packet that was colored all the same.
         self.outcome.beyond_n += cost.first_copies_cut
-
-
-async def _load_meanwhile() -> None:
-    """Loads what reconstruction needs while packets are being colored."""
-    warm = await anyio.to_thread.run_sync(importlib.import_module, "vtrace.reconstruct.warm")
-    await anyio.to_thread.run_sync(warm.load)

@@ -137,6 +137,7 @@ class Tasks:
             agents[server.chassis] = await self._stack.enter_async_context(running)
         arming = Arming(agents, planned.inventory, planned.pairs, TIMEOUT_S)
         arming.may_color.set()
+        arming.can_read.set()
         if self._order.stage != "color":
             arming.hold()
         await arming.claim_color(0)

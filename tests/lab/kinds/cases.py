@@ -116,12 +116,18 @@ def whole(ways: tuple[Way, ...]) -> Iterator[Coordinates]:
 
 
 def chosen(ways: tuple[Way, ...]) -> list[Batch]:
-    """The batches of this run. Echo packets have no port: of one way only one case of them is in a batch."""
+    """The batches of this run. Echo packets have no port: between two ends only one case of them is in a batch."""
     if is_soak():
         return list(_soak(ways))
     sample = random.Random(seed()).sample(list(whole(ways)), SAMPLE_SIZE)
-    pings = [case[:3] for case in sample if case[2] == "icmp"]
-    return [*core(ways), tuple(case for case in sample if pings.count(case[:3]) < 2)]
+    pings = [_ends(case) for case in sample if case[2] == "icmp"]
+    return [*core(ways), tuple(case for case in sample if case[2] != "icmp" or pings.count(_ends(case)) < 2)]
+
+
+def _ends(case: Coordinates) -> tuple[frozenset[str], int]:
+    """Whose packets a case's are, both ways."""
+    way, ip = case[:2]
+    return frozenset({way.sender, way.receiver}), ip
 
 
 def _soak(ways: tuple[Way, ...]) -> Iterator[Batch]:

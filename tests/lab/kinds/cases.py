@@ -120,8 +120,14 @@ def chosen(ways: tuple[Way, ...]) -> list[Batch]:
     if is_soak():
         return list(_soak(ways))
     sample = random.Random(seed()).sample(list(whole(ways)), SAMPLE_SIZE)
-    pings = [_ends(case) for case in sample if case[2] == "icmp"]
-    return [*core(ways), tuple(case for case in sample if case[2] != "icmp" or pings.count(_ends(case)) < 2)]
+    pings: set[tuple[frozenset[str], int]] = set()
+    batch = []
+    for case in sample:
+        if case[2] != "icmp" or _ends(case) not in pings:
+            batch.append(case)
+        if case[2] == "icmp":
+            pings.add(_ends(case))
+    return [*core(ways), tuple(batch)]
 
 
 def _ends(case: Coordinates) -> tuple[frozenset[str], int]:

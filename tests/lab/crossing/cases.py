@@ -7,7 +7,7 @@ import random
 from collections.abc import Iterator
 
 from faults.facts import Facts
-from faults.matrix import DSCPS, seed
+from faults.matrix import DSCPS, apart, seed
 from faults.running import is_soak
 
 from crossing import faults
@@ -61,8 +61,12 @@ def chosen(ways: tuple[Way, ...]) -> list[Batch]:
     if is_soak():
         return list(_soak(ways))
     sample = random.Random(seed()).sample(list(whole(ways)), SAMPLE_SIZE)
-    pings = [case[:3] for case in sample if case[2] == "icmp"]
-    return [*core(ways), tuple(case for case in sample if pings.count(case[:3]) < 2)]
+    return [*core(ways), apart(sample, _echoes)]
+
+
+def _echoes(case: Coordinates) -> tuple[frozenset[str], int] | None:
+    way, ip, proto = case[:3]
+    return (frozenset(way.ends[ip]), ip) if proto == "icmp" else None
 
 
 def _soak(ways: tuple[Way, ...]) -> Iterator[Batch]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from typing import TypeVar
 
 from faults.catalogue import LOGICAL, Entry
 from faults.conflicts import CONFLICTS
@@ -19,6 +20,7 @@ SAMPLE_SIZE = 12
 DSCPS = (0, 10, 46)
 
 Coordinates = dict[str, object]
+_Case = TypeVar("_Case")
 
 
 def entries() -> dict[str, Entry]:
@@ -84,3 +86,20 @@ def name_of(case: Coordinates) -> str:
     near = "-near" if case["near_miss"] else ""
     when = "open" if case["opened_before"] else "new"
     return f"{case['name']}{near}-{case['placement']}-{case['proto']}{case['ip']}-{when}-dscp{case['dscp']}"
+
+
+def apart(sample: Iterable[_Case], ends: Callable[[_Case], Hashable]) -> tuple[_Case, ...]:
+    """The cases that can run at once: of those with echoes between the same two ends only the first.
+
+    Args:
+        ends: of a case the two ends of its packets and the IP version, if they are echoes; else None. Echoes have no
+            port that tells whose they are.
+    """
+    found = []
+    taken: set[Hashable] = set()
+    for case in sample:
+        own = ends(case)
+        if own is None or own not in taken:
+            found.append(case)
+            taken.add(own)
+    return tuple(found)

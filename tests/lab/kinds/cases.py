@@ -7,7 +7,7 @@ import random
 from collections.abc import Iterator
 
 from faults.facts import Facts
-from faults.matrix import seed
+from faults.matrix import apart, seed
 from faults.running import is_soak
 
 from kinds import faults
@@ -120,20 +120,12 @@ def chosen(ways: tuple[Way, ...]) -> list[Batch]:
     if is_soak():
         return list(_soak(ways))
     sample = random.Random(seed()).sample(list(whole(ways)), SAMPLE_SIZE)
-    pings: set[tuple[frozenset[str], int]] = set()
-    batch = []
-    for case in sample:
-        if case[2] != "icmp" or _ends(case) not in pings:
-            batch.append(case)
-        if case[2] == "icmp":
-            pings.add(_ends(case))
-    return [*core(ways), tuple(batch)]
+    return [*core(ways), apart(sample, _echoes)]
 
 
-def _ends(case: Coordinates) -> tuple[frozenset[str], int]:
-    """Whose packets a case's are, both ways."""
-    way, ip = case[:2]
-    return frozenset({way.sender, way.receiver}), ip
+def _echoes(case: Coordinates) -> tuple[frozenset[str], int] | None:
+    way, ip, proto, _ = case
+    return (frozenset({way.sender, way.receiver}), ip) if proto == "icmp" else None
 
 
 def _soak(ways: tuple[Way, ...]) -> Iterator[Batch]:

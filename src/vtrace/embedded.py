@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import secrets
 import time
@@ -131,10 +130,7 @@ async def diagnose(spec: TaskSpec, cloud: Cloud, progress: Progress, records: Pa
     started_ns = time.time_ns()
     spec = msgspec.structs.replace(spec, task_id=secrets.token_hex(8))
     admission.check(spec)
-    if not kept_code.is_whole():
-        # Not while packets are colored: compiling lets nothing else run for long.
-        progress("compiling what reconstructs paths (half a minute, once)")
-        await anyio.to_thread.run_sync(importlib.import_module("vtrace.reconstruct.warm").warm)
+    await anyio.to_thread.run_sync(kept_code.make_whole, progress)
     if cloud.plain is not None:
         return await _diagnose_plain(spec, cloud.plain, progress, started_ns, records)
     databases = OvnDatabases(Database(cloud.nb, "OVN_Northbound"), Database(cloud.sb, "OVN_Southbound"))

@@ -8,8 +8,10 @@ after all sources that belong together. Apart from `compiled`, since importing n
 from __future__ import annotations
 
 import hashlib
+import importlib
 import os
 import shutil
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -46,6 +48,13 @@ def is_whole() -> bool:
     """Whether all that is needed was compiled before, so that nobody has to wait for it."""
     found = folder()
     return found is not None and (found / _WHOLE).exists()
+
+
+def make_whole(say: Callable[[str], None]) -> None:
+    """Compiles what is not there yet, and says so first. Nothing else runs meanwhile: nothing may be colored then."""
+    if not is_whole():
+        say("compiling what reconstructs paths (half a minute, once)")
+        importlib.import_module("vtrace.reconstruct.warm").warm()
 
 
 def note_whole() -> None:

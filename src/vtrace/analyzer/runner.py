@@ -152,8 +152,7 @@ class TaskRunner:
 
     async def _load(self) -> None:
         """Loads what the answer needs while entries are put in: later it would keep copies from being read."""
-        warm = await anyio.to_thread.run_sync(importlib.import_module, "vtrace.reconstruct.warm")
-        await anyio.to_thread.run_sync(warm.load)
+        await anyio.to_thread.run_sync(lambda: importlib.import_module("vtrace.reconstruct.warm").load())
         self._arming.can_read.set()
 
     async def _run(self) -> None:

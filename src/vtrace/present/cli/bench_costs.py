@@ -84,7 +84,6 @@ def _forwarding(args: argparse.Namespace) -> int:
     from vtrace.costs import disturbing, forwarding, forwarding_report, instructions
     from vtrace.costs.setting import setting
     from vtrace.lab import programs
-    from vtrace.reconstruct.warm import warm
 
     programs.require_root()
     end_as_by_ctrl_c()
@@ -95,9 +94,7 @@ def _forwarding(args: argparse.Namespace) -> int:
             )
         _say("instructions are not counted: valgrind is not installed")
         names = tuple(name for name in names if name != INSTRUCTIONS)
-    if not kept_code.is_whole():
-        _say("compiling what reconstructs paths (half a minute, once)")
-        warm()
+    kept_code.make_whole(_say)
     found: list[forwarding.Found] = []
     disturbed: dict[str, list[disturbing.Disturbance]] = {}
     counted: list[instructions.Counted] = []
@@ -138,12 +135,14 @@ def _agent(args: argparse.Namespace) -> int:
     bounds = [("--idle", args.idle, 0.5, 3600), ("--coloring", args.coloring, 0.5, 200)]
     bench_files.check_bounds([*bounds, *(("--rates", rate, 1, 5000) for rate in rates)])
     bench_files.check_folder(args.json)
+    from vtrace import kept_code
     from vtrace.costs import agent, agent_report
     from vtrace.costs.setting import setting
     from vtrace.lab import programs
 
     programs.require_root()
     end_as_by_ctrl_c()
+    kept_code.make_whole(_say)
     with tempfile.TemporaryDirectory(prefix="vtrace-bench-") as name, setting(args.lab, _say) as place:
         folder = Path(name)
         _say("an idle agent")

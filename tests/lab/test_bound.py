@@ -10,7 +10,7 @@ import re
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import pytest
 from faults import answers, bridges
@@ -126,8 +126,11 @@ def test_many_tasks_at_once(facts: Facts) -> None:
     pair = facts.pair("routed-remote", 4)
     before = bridges.all_standing(facts.lab)
     began = time.monotonic()
-    with flood(facts, pair.source, pair.dst), bounded(facts, ALL_PPS, TASKS):
-        tasks = [answers.start(facts, *words(pair)) for _ in range(TASKS)]
+    with ExitStack() as stack, flood(facts, pair.source, pair.dst), bounded(facts, ALL_PPS, TASKS):
+        tasks = []
+        for _ in range(TASKS):
+            tasks.append(answers.start(facts, *words(pair)))
+            stack.callback(answers.end, tasks[-1])
         eventually(lambda: claimed(facts, pair.source_server) > 1, "several at once", 40)
         found = [answers.finish(task, began) for task in tasks]
     refused = [answer for answer in found if "error" in answer.document]

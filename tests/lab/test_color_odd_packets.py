@@ -115,6 +115,8 @@ def coloring(facts: Facts, pair: Pair, w: Way) -> Iterator[list[str]]:
     with Waiting(facts, *arguments_, until="waiting") as task:
         with Sender(namespace(facts, pair.source), plain, 50):
             task.until("coloring ")
+            # Flows that the datapath knows from before color nothing until a revalidator has looked at them.
+            facts.execute(pair.source_server, "ovs-appctl", "-T", "20", "revalidator/wait")
         said: list[str] = []
         yield said
         said.append(task.end())

@@ -44,13 +44,6 @@ def pair(facts: Facts) -> Pair:
     return facts.pair("routed-remote", 4)
 
 
-def end(task: subprocess.Popen[str]) -> None:
-    """Ends a diagnosis that a failed test left; one that has ended stays as it is."""
-    if task.poll() is None:
-        task.kill()
-        task.communicate(timeout=10)
-
-
 def ofctl(facts: Facts, server: str, *words: str) -> str:
     return facts.execute(server, "ovs-ofctl", "-O", "OpenFlow13", *words)
 
@@ -104,7 +97,7 @@ def test_a_second_controller_is_left_alone(
     with ExitStack() as stack, watching(facts, pair) as watch:
         if arrives == "during":
             task = answers.start(facts, *ask(pair, "--packets", "400"))
-            stack.callback(end, task)
+            stack.callback(answers.end, task)
             wait_until(task, "task ready")
         for number, server in enumerate(servers):
             idle, other = (stack.enter_context(at_management(facts, server)) for _ in range(2))
@@ -114,7 +107,7 @@ def test_a_second_controller_is_left_alone(
         standing = {server: bridges.standing(facts.lab, server) for server in servers}
         if task is None:
             task = answers.start(facts, *ask(pair, "--packets", "400"))
-            stack.callback(end, task)
+            stack.callback(answers.end, task)
         answer = answers.finish(task, began)
         seen = watch.read()
         for number, other in enumerate(others):
@@ -172,7 +165,7 @@ def test_guard_bits_that_somebody_takes_are_given_up(facts: Facts, traffic: Traf
         answer = answers.finish(task, began)
         assert "cookie=0x77" in ofctl(facts, server, "dump-flows", "br-int", "cookie=0x77/-1")
     finally:
-        end(task)
+        answers.end(task)
         ofctl(facts, server, "del-flows", "br-int", "cookie=0x77/-1")
     answers.check_sound(answer, PACKETS)
     assert answer.code == 0, answer.text()
@@ -210,7 +203,7 @@ def test_a_meter_that_somebody_takes_is_given_up(facts: Facts, traffic: Traffic,
         assert re.findall(r"meter=(\d+)", left) == [str(taken)], left
         assert "rate=7 " in left
     finally:
-        end(task)
+        answers.end(task)
         ofctl(facts, server, "del-meter", "br-int", f"meter={taken or 1}")
     # A meter that lets less through cuts copies until it is noticed; no packet.
     answers.check_sound(answer, PACKETS, alone=False)
@@ -251,7 +244,7 @@ def test_cookies_that_somebody_takes_end_the_task(facts: Facts, traffic: Traffic
             seen = watch.read()
         assert "table=20" in ofctl(facts, server, "dump-flows", "br-int", taken)
     finally:
-        end(task)
+        answers.end(task)
         ofctl(facts, server, "del-flows", "br-int", f"table=20,{taken}")
     assert answer.code == 4, answer.text()
     assert answer.document["error"]["what"] == "Somebody else uses the cookies of this task's entries"
@@ -279,7 +272,7 @@ def test_an_entry_of_ours_that_somebody_replaces_is_put_back(facts: Facts, traff
         ofctl(facts, server, "add-flow", "br-int", line)
         answer = answers.finish(task, began)
     finally:
-        end(task)
+        answers.end(task)
         ofctl(facts, server, "del-flows", "br-int", "cookie=0x77/-1")
     answers.check_sound(answer, PACKETS)
     told = [n for n in answer.document["notes"] if "replaced by somebody else" in n or "uses our bits" in n]

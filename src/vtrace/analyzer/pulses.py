@@ -12,6 +12,7 @@ suspected first: its packets count until a meter turns out to have cut a copy.
 from __future__ import annotations
 
 import enum
+import math
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -186,7 +187,9 @@ class Pulses:
         copies = 0
         for records in packets[-_TELLING:]:
             chassis = Counter(record.chassis for record in records if record.point != Point.FIRST_HOP)
-            copies = max(copies, *chassis.values(), 0)
+            # Fragments of one datagram have one key: each of them was colored for itself.
+            colored = max(1, len(records) - chassis.total())
+            copies = max(copies, *(math.ceil(count / colored) for count in chassis.values()), 0)
         if copies:
             self._copies[pair] = copies
 

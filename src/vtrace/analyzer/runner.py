@@ -140,13 +140,12 @@ class TaskRunner:
     async def run(self) -> Case:
         """Runs the task to its end and gives the evidence. What is on the bridges is removed by the agents."""
         async with anyio.create_task_group() as watching:
-            watching.start_soon(self._load)
             if self._topology is not None:
                 # Its second look is over before the entries stand, so that nothing waits for it.
                 watching.start_soon(self._keeper(self._topology).follow, self._is_coloring)
             else:
                 self._arming.may_color.set()
-            await self._run()
+            await self._run(watching)
             watching.cancel_scope.cancel()
         return await self._case()
 
@@ -155,8 +154,10 @@ class TaskRunner:
         await anyio.to_thread.run_sync(lambda: importlib.import_module("vtrace.reconstruct.warm").load())
         self._arming.can_read.set()
 
-    async def _run(self) -> None:
+    async def _run(self, watching: anyio.abc.TaskGroup) -> None:
         use = await self._arming.claim_color(0)
+        # Not before: a task that gets no color is told so at once.
+        watching.start_soon(self._load)
         self._progress(f"task ready: color {use.color:#04x} on {', '.join(sorted(self._agents))}")
         self.outcome.state = TaskState.READY
         try:

@@ -60,6 +60,13 @@ def finish(process: subprocess.Popen[str], since: float) -> Answer:
     return Answer(process.returncode, document, err, took_s)
 
 
+def end(process: subprocess.Popen[str]) -> None:
+    """Ends a diagnosis that a failed test left; one that has ended stays as it is."""
+    if process.poll() is None:
+        process.kill()
+        process.communicate(timeout=10)
+
+
 def diagnose(facts: Facts, *args: str) -> Answer:
     """Run a diagnosis on the lab to its end."""
     since = time.monotonic()

@@ -105,6 +105,14 @@ def test_where_packets_make_fewer_copies_more_of_them_count() -> None:
     assert sum(send(pulses, 200, 1e6)) == ALLOWED.first * SHARE // 1, "two copies each: the first meter decides"
 
 
+def test_fragments_with_one_key_are_colored_each_for_itself() -> None:
+    pulses, log = started(), Recorder()
+    for _ in range(3):
+        log.switched(1)
+    pulses.learn(0, [log.records])
+    assert sum(send(pulses, 200, 1e6)) == ALLOWED.first * SHARE // 1, "two copies each, as of whole packets"
+
+
 def test_a_fast_pair_rests_until_nothing_came_for_a_while() -> None:
     pulses = started()
     make_fast(pulses)

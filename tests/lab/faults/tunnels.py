@@ -104,8 +104,10 @@ def _deleted(at: str) -> Build:
     return lambda pair, facts: deleted(pair, facts, at)
 
 
+# Of no logical datapath: with that of the pair's own switch all packets arrive.
+UNUSED_KEY = 9_000_000
 TUNNELS: tuple[Entry, ...] = (
-    Entry("tunnel_sender_key", _changed("sender", "options:key=5"), REMOTE, ips=(4,)),
+    Entry("tunnel_sender_key", _changed("sender", f"options:key={UNUSED_KEY}"), REMOTE, ips=(4,)),
     Entry("tunnel_sender_dst_port", _changed("sender", "options:dst_port=6099"), REMOTE, ips=(4,)),
     Entry("tunnel_sender_type", _changed("sender", "type=vxlan"), REMOTE, ips=(4,)),
     Entry("tunnel_receiver_remote_ip", _changed("receiver", "options:remote_ip=10.250.0.77"), REMOTE),

@@ -224,8 +224,9 @@ async def _run(runner: TaskRunner, agents: Mapping[str, ChassisAgent]) -> Case:
     finally:
         for name, agent in agents.items():
             agent.hangs = name in runner.silent_servers
-            # What a server that hangs has colored, or holds colored, goes on when it does.
-            agent.outlives = bool(runner.hanging_servers) and not agent.hangs
+            # What a server that hangs has colored, or holds colored, goes on when it does. One that has ended may get
+            # its entries back: `ovs-ctl restart` saves them.
+            agent.outlives = bool(runner.silent_servers) and not agent.hangs
 
 
 async def _close(agents: Mapping[str, ChassisAgent], inventory: Inventory, notes: list[str]) -> int:
@@ -240,7 +241,7 @@ async def _close(agents: Mapping[str, ChassisAgent], inventory: Inventory, notes
             if found and agent.outlives:
                 notes.append(
                     f"{inventory.server(agent.chassis)}: {found} entries that take the color off stay for "
-                    f"{RESTORE_AFTER_HANG_S} s, since another server hangs"
+                    f"{RESTORE_AFTER_HANG_S} s, since another server stopped to answer"
                 )
         except (VTraceError, TimeoutError) as error:
             agent.hangs = True

@@ -174,7 +174,8 @@ def check_well(answer: Answer, ways: set[Way], packets: int = PACKETS) -> None:
 
 def check_acl(answer: Answer, way: Way, uuid: str, server: str, port: str) -> None:
     (verdict,) = verdicts_of(answer, way)
-    assert (verdict["kind"], verdict["why"]["code"], verdict["why"]["object"]["uuid"]) == ("dropped", "acl_drop", uuid)
+    found = (verdict["kind"], verdict["why"]["code"], verdict["why"]["object"]["uuid"])
+    assert found == ("dropped", "acl_drop", uuid), answer.text()
     assert (verdict["where"]["server"], verdict["where"]["port"]) == (server, port), answer.text()
     pair = pairs_of(answer)[way]
     assert (pair["loss"], pair["loss_ratio"], verdict["packets"]) == ("yes", 1.0, pair["colored"]), answer.text()

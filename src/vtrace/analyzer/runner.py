@@ -55,6 +55,9 @@ STOP_TIMEOUT_S = 5.0
 # The last questions are to say which causes still stand: some 0.1 s, more on a busy machine. A bridge that hangs must
 # not keep the answer.
 ASK_AGAIN_S = 8.0
+# For what a server counted, at the end: one that has stopped to answer holds the task up no longer.
+COUNTS_S = 4.0
+NO_COUNTS = f"no answer within {COUNTS_S:g} s"
 
 Progress = Callable[[str], None]
 
@@ -459,9 +462,10 @@ class TaskRunner:
                 f"the last questions were not all answered in {ASK_AGAIN_S:g} s: a cause may be missing"
             )
         try:
-            await self._replies.finish(self._pairs)
-        except VTraceError as error:
-            self.outcome.notes.append(f"replies could not be counted: {error}")
+            with anyio.fail_after(COUNTS_S):
+                await self._replies.finish(self._pairs)
+        except (VTraceError, TimeoutError) as error:
+            self.outcome.notes.append(f"replies could not be counted: {str(error) or NO_COUNTS}")
         enough = all(self._follow.has_enough(index) for index in self._pairs)
         self.outcome.state = TaskState.EXPIRED if expired and not enough else TaskState.DONE
         for index in self._pairs:
@@ -558,17 +562,15 @@ class TaskRunner:
         """The chassis whose Open vSwitch stopped to answer, or never did."""
         return tuple(sorted(self._arming.scopes.given_up))
 
-    @property
-    def hanging_servers(self) -> frozenset[str]:
-        """Those of them that may go on."""
-        return frozenset(self._arming.scopes.given_up - self._arming.scopes.gone)
-
     async def _cost_of(self, name: str, agent: AgentLink) -> None:
         cost = AgentCost()
         try:
-            cost = await agent.cost()
-        except VTraceError as error:
-            self.outcome.notes.append(f"{self._inventory.server(name)}: its cost is not known: {error}")
+            with anyio.fail_after(COUNTS_S):
+                cost = await agent.cost()
+        except (VTraceError, TimeoutError) as error:
+            self.outcome.notes.append(
+                f"{self._inventory.server(name)}: its cost is not known: {str(error) or NO_COUNTS}"
+            )
         self.outcome.costs[name] = cost
         # A copy of the first hop that the meter cut was of a packet that was colored all the same.
         self.outcome.beyond_n += cost.first_copies_cut

@@ -17,7 +17,7 @@ class Scopes:
         agents: by chassis name; inventory, pairs: what the task is about.
         surveys: what was found on the bridges that were looked at, by chassis name.
         given_up: chassis that failed or did not answer in time; gone: those whose Open vSwitch ended. Started anew it
-            has none of our entries.
+            has none of our entries, but for those that `ovs-ctl restart` saved.
     """
 
     def __init__(self, agents: Mapping[str, AgentLink], inventory: Inventory, pairs: Sequence[Pair]) -> None:

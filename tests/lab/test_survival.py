@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 from faults.running import IN_FLIGHT, is_soak
 from survival import events, judging, outcome, report, trial
-from survival.cases import Case, chosen, whole
+from survival.cases import KNOWN, Case, chosen, whole
 from survival.outcome import Outcome, Results
 from survival.trial import Found
 from test_lab import on, vtrace
@@ -137,6 +137,8 @@ def test_survives(labs: Labs, results: Results, case: Case) -> None:
         if said:
             labs.keep_logs(LOGS / case.name)
             labs.down()
+    if said and case.name in KNOWN:
+        pytest.xfail(KNOWN[case.name])
     text = found.told.text() if found.told else ""
     assert not said, "\n".join([*said, text])
 

@@ -15,6 +15,8 @@ RESTORING_S = TIMEOUT_S + 15
 ARMED_BEFORE_S = 6.0
 """For so long our entries have stood at most when the event comes."""
 HELD_BACK = 4 * RATE_PPS
+UNDER_WAY = RATE_PPS // 10
+"""Between the removal of all entries that are not ovn-controller's and the end of coloring."""
 RECOVERY_S = 2.5
 """By so much one run of an event may take longer than another."""
 
@@ -27,7 +29,9 @@ def may_lose(case: Case, found: Found, control: Found | None) -> int:
     longer = max(1.0, _sent_during(found) / max(1, _sent_during(control)))
     # A gateway's standby takes over after 2.5 to 8 s or not at all, with nothing of ours there.
     least = int(found.event_s * RATE_PPS) if case.place == "gateway" else 0
-    alone = max(int(control.lost * longer), least)
+    # What hangs holds back as many packets however long it does, and loses all others.
+    more = max(0, _sent_during(found) - _sent_during(control)) if case.event in HANGING else 0
+    alone = max(int(control.lost * longer), control.lost + more, least)
     return alone + int(RECOVERY_S * RATE_PPS) + IN_FLIGHT
 
 
@@ -38,11 +42,14 @@ def _sent_during(found: Found) -> int:
 def may_show_color(case: Case, found: Found) -> int:
     """Packets that may arrive with a color: the known exceptions of docs/limits.md.
 
-    Where the last server hangs, and goes on when its own restoring entries have timed out, that is what it held back.
-    Without its ovsdb-server ovs-vswitchd forwards nothing either.
+    An ovn-controller that starts anew takes all entries of the last server away, and what is under way then keeps the
+    color. Where the last server hangs, and goes on when its own restoring entries have timed out, that is what it held
+    back. Without its ovsdb-server ovs-vswitchd forwards nothing either.
     """
-    last = case.place in ("destination", "gateway") and case.event in HANGING
-    return HELD_BACK if last and found.event_s > RESTORING_S - ARMED_BEFORE_S else 0
+    last = case.place in ("destination", "gateway")
+    if last and case.event == "restart-ovn-controller":
+        return UNDER_WAY
+    return HELD_BACK if last and case.event in HANGING and found.event_s > RESTORING_S - ARMED_BEFORE_S else 0
 
 
 def complaints(case: Case, found: Found, control: Found | None) -> list[str]:

@@ -52,7 +52,7 @@ LONG = ("hang-", "kill-analyzer")
 """Events after which time-outs are waited for: the sample has none of them."""
 
 KNOWN = {
-    "server-disappears-gateway-coloring": "a standby that took over left no records: what it delivered is lost, it says",
+    "server-disappears-gateway-coloring": "a standby that took over left no records: it is said to have lost packets",
     "restore-saved-entries-source-coloring": "entries that a restart put back color on, and not all of it is taken off",
 }
 """Cases that go wrong, and how (docs/limits.md): they are run, and reported, but fail nobody's change."""

@@ -37,6 +37,8 @@ def warm() -> None:
     stream.advance(0)
     stream.answers()
     note_whole()
+    # What compiling left is more still, and `load` froze what was there before.
+    gc.freeze()
 
 
 if __name__ == "__main__":

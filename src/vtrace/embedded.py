@@ -310,10 +310,6 @@ class _Crew:
         """Waits until something of it changed; whether a port of it moves."""
         return await self._watch.changed()
 
-    async def settled(self) -> None:
-        """Waits until a burst of changes is over."""
-        await self._watch.settled()
-
     async def read(self, pairs: Sequence[Pair]) -> tuple[tuple[Pair, ...], Inventory]:
         """These pairs, VIPs with the backends they have now, and the topology around them, as it is now."""
         resolver = EndpointResolver(self._databases)

@@ -183,7 +183,8 @@ class Arming:
     async def change(self, inventory: Inventory, pairs: Sequence[Pair], fresh: Collection[str] = ()) -> None:
         """Puts the entries where a changed topology wants them, also on the chassis of agents that are new.
 
-        Packets colored from now on are of new epochs, so that their order after those from before is known.
+        While coloring is held back nothing is colored until `resume`. Packets colored from now on are of new epochs,
+        so that their order after those from before is known.
 
         Args:
             fresh: chassis that may have got ports that they had not when their bridges were looked at.
@@ -205,16 +206,17 @@ class Arming:
                     self.uses[dscp] = replace(use, epoch=self._epoch)
                 else:
                     await self.claim_color(dscp)
-            self._paused = False
             await self._start()
 
     def hold(self) -> None:
-        """Keeps coloring from beginning until `change` or `resume`."""
+        """Keeps coloring from beginning until `resume`."""
         self._paused = True
 
     async def pause(self) -> None:
         """Stops coloring at once; what is on its way is followed, and its color taken off."""
         self.hold()
+        # At once, whatever is being put on just then; and once more for what that has put on since.
+        await self._on_each(self._remove, Role.COLOR)
         async with self._turn:
             await self._on_each(self._remove, Role.COLOR, Role.PROBE)
 
@@ -325,9 +327,10 @@ class Arming:
                 use = await self._followed(await self.claim_color(dscp))
             if not self._paused:
                 await self._color(use)
-        # Last, since what it copies goes uncolored: as few packets as can be.
-        await self._probe()
         self._stands = True
+        # Last, since what it copies goes uncolored: as few packets as can be.
+        if not self._paused:
+            await self._probe()
 
     async def _followed(self, use: ColorUse) -> ColorUse:
         """Puts in all that a color needs before packets get it: of this one, or of the first that nobody sends.
@@ -439,8 +442,8 @@ class Arming:
         planned = [entry for hop in hops for entry in coloring_entries(hop, use, scope, claim, limit_s)]
         await agent.install(planned)
         for hop in hops:
-            if hop.pair.index in self.stopped | self.resting:
-                # It had enough while this was under way.
+            if self._paused or hop.pair.index in self.stopped | self.resting:
+                # It had enough, or may not be colored any more, since this began.
                 await agent.remove(Role.COLOR, color=use.color, index=hop.pair.index)
         for entry in planned[:1] if verify else ():
             await self._require_meter(agent, exact(entry.entry.match.rsplit(",reg10=", 1)[0]))

@@ -7,12 +7,13 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
 
 import anyio
+import anyio.abc
 
 from vtrace.analyzer import changes
 from vtrace.analyzer.arming import Arming
 from vtrace.attribute.causes import rfc3339
 from vtrace.collect.link import AgentLink
-from vtrace.errors import VTraceError
+from vtrace.errors import VTraceError, first_leaf
 from vtrace.model.answer import Change
 from vtrace.model.inventory import Inventory
 from vtrace.model.task import Pair
@@ -22,6 +23,8 @@ from vtrace.task.admission import translated
 UP_WAIT_S = 1.0
 # How long until a database that was lost is tried again.
 RETRY_S = 0.3
+# Changes come in bursts: what follows within this is one change.
+SETTLE_S = 0.05
 
 
 class Topology(Protocol):
@@ -33,9 +36,6 @@ class Topology(Protocol):
     async def changed(self) -> bool:
         """Waits until something of it changed; whether a port of it moves."""
         ...
-
-    async def settled(self) -> None:
-        """Waits until a burst of changes is over."""
 
     async def read(self, pairs: Sequence[Pair]) -> tuple[tuple[Pair, ...], Inventory]:
         """These pairs with the ends they have now, and the topology around them."""
@@ -101,25 +101,69 @@ class TopologyFollower:
         self._armed = inventory
         self._lost_s = 0.0
         self._outcome = outcome
+        # What is told while the topology is being read, or acted on.
+        self._news = anyio.Event()
+        self._broken: VTraceError | None = None
+        self._moves = 0
 
     async def follow(self, coloring: anyio.Event) -> None:
         """Reads the topology anew whenever something of it changes; acts on it once `coloring` is set."""
         while True:
             try:
                 await self._topology.begin(self._known, self._pairs)
-                await self._keep_up(coloring)
+                async with anyio.create_task_group() as group:
+                    listening = anyio.CancelScope()
+                    group.start_soon(self._listen, listening, group)
+                    try:
+                        await self._keep_up(coloring)
+                    finally:
+                        listening.cancel()
+            except BaseExceptionGroup as errors:
+                error = first_leaf(errors)
+                if not isinstance(error, VTraceError):
+                    raise
+                await self._try_again(error)
             except VTraceError as error:
-                self._arming.may_color.set()
-                self._notice_lost(error)
-                await anyio.sleep(RETRY_S)
+                await self._try_again(error)
+
+    async def _try_again(self, error: VTraceError) -> None:
+        self._arming.may_color.set()
+        self._notice_lost(error)
+        await anyio.sleep(RETRY_S)
+
+    async def _listen(self, listening: anyio.CancelScope, group: anyio.abc.TaskGroup) -> None:
+        """Stops coloring as soon as a port moves, whatever else is under way: its next chassis may restore nothing."""
+        self._broken = None
+        try:
+            with listening:
+                while True:
+                    if await self._topology.changed():
+                        self._moves += 1
+                        self._arming.hold()
+                        group.start_soon(self._arming.pause)
+                    self._news.set()
+        except VTraceError as error:
+            # What is under way ends first: it must not be left half done.
+            self._broken = error
+            self._news.set()
 
     async def _keep_up(self, coloring: anyio.Event) -> None:
+        """Goes by what changes, until other rows have to be watched. Colors on only by what was read after all moves.
+
+        Raises:
+            VTraceError: the topology can't be read or watched any more.
+        """
         while True:
+            if self._broken is not None:
+                raise self._broken
+            # What is told from here on may not be in what is read.
+            self._news, moves = anyio.Event(), self._moves
             ends, now = await self._topology.read(self._pairs)
             self._notice_back()
             if now == self._armed:
                 self._arming.may_color.set()
-                await self._arming.resume()
+                if moves == self._moves:
+                    await self._arming.resume()
                 await self._wait()
                 continue
             self._name(now)
@@ -135,7 +179,7 @@ class TopologyFollower:
             if self._is_on_its_way(now) and await self._waited():
                 continue
             await self._take(known, pairs, now, arm=arm)
-            await self._topology.begin(self._known, self._pairs)
+            return
 
     async def _waited(self) -> bool:
         """Whether something changed within the time that a port on its way may take."""
@@ -145,10 +189,9 @@ class TopologyFollower:
         return False
 
     async def _wait(self) -> None:
-        if await self._topology.changed():
-            # Its next chassis may have nobody who takes the color off.
-            await self._arming.pause()
-        await self._topology.settled()
+        """Waits until something changed, and the burst it came with is over."""
+        await self._news.wait()
+        await anyio.sleep(SETTLE_S)
 
     def _is_on_its_way(self, now: Inventory) -> bool:
         """Whether an end of the task has a new chassis that has no entries for it yet."""

@@ -235,14 +235,6 @@ class Database:
             await anyio.wait_readable(self._connection.stream.socket)
         return found
 
-    def forget(self) -> None:
-        """Drops what was told of changes so far.
-
-        Raises:
-            CannotWorkError: the connection broke.
-        """
-        self._waiting()
-
     def _waiting(self) -> list[TableUpdates]:
         """The changes that came in, without waiting for more."""
         found: list[TableUpdates] = []

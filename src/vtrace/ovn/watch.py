@@ -16,9 +16,6 @@ from vtrace.model.inventory import Inventory
 from vtrace.ovn.databases import OvnDatabases
 from vtrace.ovn.ovsdb import Condition, Database, TableUpdates, uuid_ref
 
-# Changes come in bursts: what follows within this is one change.
-SETTLE_S = 0.05
-
 _NB_COLUMNS = {
     "Logical_Switch": ("ports", "acls", "qos_rules", "load_balancer", "load_balancer_group"),
     "Logical_Router": ("ports", "nat", "static_routes", "policies", "load_balancer", "load_balancer_group"),
@@ -92,16 +89,6 @@ class TopologyWatch:
         if errors:
             raise errors[0]
         return any(moves)
-
-    async def settled(self) -> None:
-        """Waits until a burst of changes is over; what it told is forgotten.
-
-        Raises:
-            CannotWorkError: the connection to a database broke.
-        """
-        await anyio.sleep(SETTLE_S)
-        for database in self._watched:
-            database.forget()
 
     def matters(self, updates: TableUpdates) -> bool:
         """Whether any row of an update is the task's business: not the binding of other VMs on its switches."""

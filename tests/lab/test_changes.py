@@ -66,7 +66,11 @@ def labs() -> Iterator[Labs]:
 
 @pytest.mark.parametrize("change", chosen(), ids=lambda change: change.name)
 def test_change(labs: Labs, change: Change) -> None:
-    found = trial.run(labs.of(change.topology), change)
+    try:
+        found = trial.run(labs.of(change.topology), change)
+    finally:
+        if change.hangs:
+            labs.close()
     check_named(found, change)
     check_counts(found, change)
     check_losses(found, change)
@@ -87,7 +91,7 @@ def check_named(found: Found, change: Change) -> None:
 def check_counts(found: Found, change: Change) -> None:
     """The sums are right, and no more is called lost than was."""
     # A guest whose link comes back sends at once what waited for its neighbor: more than the meters let copy.
-    answers.check_sound(found.answer, change.packets, alone=not change.bursts)
+    answers.check_sound(found.answer, change.packets, alone=not change.bursts, hung=change.hangs)
     counts = found.answer.document["packets"]
     assert counts["dropped"] + counts["lost_between"] <= found.lost + UNDER_WAY, found.text()
     assert counts["evidence_missing"] <= MISSING_SHARE * counts["colored"] + UNDER_WAY, found.text()

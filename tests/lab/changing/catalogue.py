@@ -436,6 +436,7 @@ GATEWAYS = [
     Change(
         name="gateway-dies-out",
         slow=True,
+        hangs=True,
         topology="internet",
         traffic=OUT,
         task=OUT_TASK,
@@ -449,6 +450,7 @@ GATEWAYS = [
     Change(
         name="gateway-dies-in",
         slow=True,
+        hangs=True,
         topology="internet",
         traffic=IN,
         task=IN_TASK,
@@ -529,7 +531,8 @@ CUSTOMERS = [
         packets=900,
         do=(
             run("customer1", "sh", "-c", ANNOUNCE.format("disable")),
-            pause(2.5),
+            # Longer, and the task would have seen enough.
+            pause(1.2),
             run("customer1", "sh", "-c", ANNOUNCE.format("enable")),
         ),
         undo=(),

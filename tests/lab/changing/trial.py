@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from faults import bridges
 from faults.answers import Answer
@@ -17,6 +17,8 @@ from vtrace.bench.capture import Packet, Sniffer
 from vtrace.lab import state as lab_state
 
 RATE_PPS = 100
+HUNG_S = 60.0
+"""Entries of a server that hung, and those that restore what it held back, are timed out by then."""
 MARK = b"vtrl"
 """What the lab's messages have behind their number and the time."""
 
@@ -36,6 +38,8 @@ class Change:
         silent: nothing may be named.
         bursts: the guest sends many packets at once in the middle of it.
         slow: only in the whole run.
+        hangs: a server hangs until after the answer: what restores on the others stays for a while, and its meters
+            until its next agent begins.
     """
 
     name: str
@@ -56,6 +60,7 @@ class Change:
     silent: bool = False
     bursts: bool = False
     slow: bool = False
+    hangs: bool = False
 
 
 @dataclass
@@ -126,17 +131,28 @@ def run(lab: str, change: Change) -> Found:
                 for step in change.do:
                     step(lab)
                 answer = task.answer()
+            ends.read()
+            meanwhile = {link: list(packets) for link, packets in ends.packets.items()}
         finally:
             for step in change.revive:
                 step(lab)
             vtrace(lab, "traffic stop")
-            left = [e for b in bridges.all_standing(lab).values() for e in b.ours]
+            if change.hangs:
+                eventually(lambda: not _ours(lab), "the end of the last entries", timeout_s=HUNG_S)
+            left = _ours(lab)
             meters = {n: (b.meters, before[n].meters) for n, b in bridges.all_standing(lab).items()}
-            left += [f"meters on {n}: {now}, were {then}" for n, (now, then) in meters.items() if now != then]
+            if not change.hangs:
+                left += [f"meters on {n}: {now}, were {then}" for n, (now, then) in meters.items() if now != then]
             for step in (*change.undo, bound()):
                 step(lab)
         eventually(lambda: ends.read() == 0, "the last packets")
-        return _found(answer, ends.packets, change, left)
+        found = _found(answer, ends.packets, change, left)
+        # What a hung server lets go of once it goes on was lost as far as the answer could know.
+        return replace(_found(answer, meanwhile, change, left), colored=found.colored) if change.hangs else found
+
+
+def _ours(lab: str) -> list[str]:
+    return [entry for bridge in bridges.all_standing(lab).values() for entry in bridge.ours]
 
 
 def _found(answer: Answer, packets: dict[tuple[str, str], list[Packet]], change: Change, left: list[str]) -> Found:

@@ -14,6 +14,7 @@ from vtrace.attribute.cause import Cause
 from vtrace.attribute.causes import find_cause
 from vtrace.attribute.contrast import contrast
 from vtrace.attribute.endings import Ending, endings, is_lost
+from vtrace.attribute.entrances import in_first_hop_order
 from vtrace.attribute.paths import paths
 from vtrace.attribute.patterns import TRANSIENT_AFTER, pattern
 from vtrace.model.answer import KINDS, Contrast, Packets, PairAnswer, PathAnswer, Verdict, Why
@@ -118,6 +119,7 @@ def _goes_elsewhere(group: Sequence[Ending], found: Sequence[Ending]) -> bool:
 
 
 def _pair_verdicts(case: Case, pair: Pair, found: Sequence[Ending]) -> list[Verdict]:
+    found = in_first_hop_order(case, found)
     known = [e for e in found if e.kind != "evidence_missing"]
     groups: dict[tuple[object, ...], list[Ending]] = defaultdict(list)
     for ending in found:

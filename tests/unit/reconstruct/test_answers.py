@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 import pyarrow as pa
 import pytest
-from builders import DB, GW, HV1, HV2, PROPERTY, R1, WEB, Recorder
+from builders import DB, GW, HV1, HV2, PROPERTY, R1, WEB, WEB1, Recorder
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
@@ -146,6 +146,30 @@ def test_patterns(fates: str, loss: str, pattern: str | None) -> None:
     made = cloud(["switched" if fate == "." else "switched 2" for fate in fates], pairs=False)
     found = of_pair(at_once(made.records, made.ends))
     assert (found.loss, found.pattern) == (loss, pattern)
+
+
+@pytest.mark.parametrize(
+    ("fates", "pattern"),
+    [
+        ({HV1: "." * 30, GW: "-" * 10}, "unclear"),
+        ({HV1: "-" * 10, GW: "." * 30}, "unclear"),
+        ({HV1: "." * 30, GW: "-" * 10 + "." * 20}, "transient"),
+        ({HV1: "." * 30, GW: "-.-"}, "persistent"),
+        ({HV1: ".-" + "." * 20, GW: ".-" + "." * 20}, "transient"),
+    ],
+    ids=str,
+)
+def test_of_two_servers_none_came_in_first(fates: dict[str, str], pattern: str) -> None:
+    made = Cloud()
+    for chassis, marks in fates.items():
+        for number, fate in enumerate(marks):
+            key = number + 1 + 1000 * (chassis == GW)
+            made.write(chassis, Point.FIRST_HOP, WEB, key, pair=0, in_key=WEB1, ttl=64)
+            if fate == ".":
+                made.sent(key, chassis)
+                made.came(key, sender=chassis)
+                made.out(key)
+    assert of_pair(at_once(made.records, made.ends)).pattern == pattern
 
 
 def test_a_transient_loss_is_what_it_is_for_a_diagnosis() -> None:

@@ -61,6 +61,8 @@ class Arming:
         self._epoch = 0
         self._used: dict[str, tuple[int, ...]] = {}
         self.stopped: set[int] = set()
+        # By epoch, the chassis without entries of ours when those of the others were put on.
+        self.bare: dict[int, frozenset[str]] = {}
         # Pairs that are not colored yet, and those that are not just now (`pulses`).
         self.waiting: set[int] = set()
         self.resting: set[int] = set()
@@ -385,6 +387,7 @@ class Arming:
     async def _match(self, use: ColorUse) -> None:
         """Puts in what restores and what matches."""
         self._armed_s[use.color] = time.monotonic()
+        self.bare[use.epoch] = self.scopes.bare
         await self._on_all(self._match_on, use)
 
     async def _settle_on(self, name: str) -> None:

@@ -346,6 +346,10 @@ class TaskRunner:
         self._arming.scopes.given_up.add(chassis)
         try:
             await self._arming.change(self._inventory, tuple(self._pairs.values()))
+            self.outcome.notes.append(
+                f"{self._inventory.server(chassis)} was left out from then on: packets to it, or to a gateway that it is "
+                "a member of, are followed up to there"
+            )
         except VTraceError as error:
             self.outcome.notes.append(f"{self._inventory.server(chassis)}: could not be left out: {error}")
 
@@ -537,6 +541,7 @@ class TaskRunner:
             inspections=tuple(sorted(self._asking.inspections, key=lambda i: i.wall_ns)),
             covered=tuple(sorted(set(self._agents) - self._asking.lost_agents - self._arming.scopes.given_up)),
             silent_servers=self.silent_servers,
+            bare=dict(self._arming.bare),
             copies_cut=cut,
             cut_of_counted=cuts_of_counted(cut, found) if self._pulses.beyond else None,
             neighbors=self._neighbors.watches(),

@@ -34,6 +34,12 @@ class Scopes:
         """The agents whose servers answer, by chassis name."""
         return {name: agent for name, agent in self.agents.items() if name not in self.given_up}
 
+    @property
+    def bare(self) -> frozenset[str]:
+        """The chassis that ports may be bound by, and that have no entries of ours."""
+        places = {name for port in self.inventory.ports for name in (port.chassis, *port.standby) if name}
+        return frozenset(places - set(self.agents) | self.gone)
+
     def only_entrance(self, pair: Pair) -> set[str]:
         """The one server by which the pair's packets can come in; none where there are several."""
         found: set[str] = set()
@@ -58,7 +64,6 @@ class Scopes:
         armed = tuple(sorted(self.live))
         members = {name for datapath in self.inventory.datapaths for name in datapath.chassis}
         ends = {n for p in self.pairs for e in (p.source, p.destination) for n in e.ports}
-        standby = {name for port in self.inventory.ports for name in (port.chassis, *port.standby) if name}
         return Scope(
             chassis=chassis,
             layout=survey.layout,
@@ -68,7 +73,7 @@ class Scopes:
             tunnels=tuple(t for t in survey.tunnels if t.chassis in armed),
             other_tunnels=tuple(t for t in survey.tunnels if t.chassis in members and t.chassis not in armed),
             armed_chassis=armed,
-            bare=tuple(sorted(standby - set(self.agents) | self.gone)),
+            bare=tuple(sorted(self.bare)),
             endpoints=tuple(sorted(ends.union(self.inventory.rivals))),
             ip_versions=tuple(sorted({p.traffic.ip_version for p in self.pairs})),
             plain=survey.plain,

@@ -64,6 +64,8 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         inspections: every inspection made, oldest first.
         covered: chassis that had an agent.
         silent_servers: chassis that should have had one, and whose Open vSwitch did not answer.
+        bare: by epoch, chassis that might have got packets and had no entries: before a gateway with such a standby the
+            color was taken off.
         copies_cut: for each chassis, copies that the meter or a full buffer took.
         cut_of_counted: how many of them were of packets that count, as far as these tell; None: any may have been.
         entered: packets of each pair that our entries at the first hop counted, whether or not a copy came.
@@ -83,6 +85,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     inspections: tuple[Inspection, ...]
     covered: tuple[str, ...]
     silent_servers: tuple[str, ...] = ()
+    bare: Mapping[int, frozenset[str]] = {}
     copies_cut: Mapping[str, int] = {}
     cut_of_counted: Mapping[str, int] | None = None
     neighbors: tuple[NeighborWatch, ...] = ()

@@ -306,6 +306,8 @@ class _Endings:
                 if cause is not None:
                     return "lost_between", where, cause
             return "evidence_missing", where, None
+        if self._went_uncolored(last):
+            return "evidence_missing", where, None
         first = self._first(row)
         at_sender = shows_cause_soon(case, first, last, nearest(case, first, last))
         if at_sender is not None and (at_sender.outcome == "drop" or at_sender.lagging):
@@ -329,6 +331,12 @@ class _Endings:
                 refused_by_sender(last, at_sender, inventory) or refused_by_receiver(last, there, inventory) or cause
             )
         return "lost_between", where, cause
+
+    def _went_uncolored(self, last: LogRecord) -> bool:
+        """Whether the color was taken off before its gateway, since a member of that has no entries of ours."""
+        port = self._inventory.port_by_key(last.datapath, last.out_key)
+        bare = self._case.bare.get(last.epoch, frozenset())
+        return port is not None and not bare.isdisjoint({port.chassis, *port.standby} - {last.peer})
 
     def _stopped(self, row: dict[str, Any], last: LogRecord) -> tuple[str, Where, Cause | None]:
         """No record after one that should have been followed by another here."""

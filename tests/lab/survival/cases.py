@@ -52,7 +52,6 @@ LONG = ("hang-", "kill-analyzer")
 """Events after which time-outs are waited for: the sample has none of them."""
 
 KNOWN = {
-    "server-disappears-gateway-coloring": "a standby that took over left no records: it is said to have lost packets",
     "restart-analyzer-analyzer-coloring": "a killed task's entries keep packets from a new one: its source is silent",
     "restore-saved-entries-source-coloring": "entries that a restart put back color on, and not all of it is taken off",
 }

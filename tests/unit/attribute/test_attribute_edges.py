@@ -92,6 +92,28 @@ def told(verdict: Verdict) -> tuple[str, str, str, str]:
 
 # --- gateways ----------------------------------------------------------------------------------------------
 
+
+@pytest.mark.parametrize(
+    ("bare", "epoch", "kind"),
+    [
+        ({}, 1, "lost_between"),
+        ({1: frozenset({HV2})}, 1, "evidence_missing"),
+        ({1: frozenset({HV2})}, 2, "lost_between"),
+        ({1: frozenset({GW})}, 1, "lost_between"),
+        ({1: frozenset({HV1})}, 1, "lost_between"),
+    ],
+    ids=["all have entries", "its standby has none", "has some again", "itself", "another server"],
+)
+def test_before_a_gateway_whose_standby_has_no_entries_the_color_was_taken_off(
+    bare: dict[int, frozenset[str]], epoch: int, kind: str
+) -> None:
+    recorder = Recorder(epoch=epoch)
+    recorder.first(1)
+    recorder.passed(1, HV1, WEB, WEB1, TO_ROUTER)
+    recorder.sent(1, HV1, GW, R1, in_key=R1_WEB, out_key=CR, ttl=63)
+    assert only(attribute(case(recorder.records, inventory=EDGE, bare=bare))).kind == kind
+
+
 TO_GATEWAY = step(DEFAULT, ("drop",), table=39, datapath=R1, in_key=R1_WEB, out_key=CR)
 
 

@@ -347,8 +347,8 @@ class TaskRunner:
         try:
             await self._arming.change(self._inventory, tuple(self._pairs.values()))
             self.outcome.notes.append(
-                f"{self._inventory.server(chassis)} was left out from then on: packets to it, or to a gateway that it is "
-                "a member of, are followed up to there"
+                f"{self._inventory.server(chassis)} was left out from then on: packets to it, or to a gateway that it "
+                "is a member of, are followed up to there"
             )
         except VTraceError as error:
             self.outcome.notes.append(f"{self._inventory.server(chassis)}: could not be left out: {error}")

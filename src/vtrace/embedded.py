@@ -16,7 +16,7 @@ import msgspec
 import msgspec.structs
 
 from vtrace import kept_code
-from vtrace.agent.chassis import CLOSE_TIMEOUT_S, HANGING_TIMEOUT_S, RESTORE_AFTER_HANG_S, ChassisAgent, rundir_or_fail
+from vtrace.agent.chassis import CLOSE_TIMEOUT_S, HANGING_TIMEOUT_S, ChassisAgent, rundir_or_fail
 from vtrace.agent.plain import PlainAgent
 from vtrace.analyzer.arming import TIME_STEP_S
 from vtrace.analyzer.runner import Outcome, Progress, TaskRunner
@@ -226,7 +226,7 @@ async def _run(runner: TaskRunner, agents: Mapping[str, ChassisAgent]) -> Case:
             agent.hangs = name in runner.silent_servers
             # What a server that hangs has colored, or holds colored, goes on when it does. One that has ended may get
             # its entries back: `ovs-ctl restart` saves them.
-            agent.outlives = bool(runner.silent_servers) and not agent.hangs
+            agent.restores_on_s = 0 if agent.hangs else runner.may_color_on_s
 
 
 async def _close(agents: Mapping[str, ChassisAgent], inventory: Inventory, notes: list[str]) -> int:
@@ -238,10 +238,10 @@ async def _close(agents: Mapping[str, ChassisAgent], inventory: Inventory, notes
             with anyio.fail_after(HANGING_TIMEOUT_S if agent.hangs else CLOSE_TIMEOUT_S):
                 found = (await agent.close()).entries_left
             left.append(found)
-            if found and agent.outlives:
+            if found and agent.restores_on_s:
                 notes.append(
                     f"{inventory.server(agent.chassis)}: {found} entries that take the color off stay for "
-                    f"{RESTORE_AFTER_HANG_S} s, since another server stopped to answer"
+                    f"{agent.restores_on_s} s, since another server stopped to answer"
                 )
         except (VTraceError, TimeoutError) as error:
             agent.hangs = True

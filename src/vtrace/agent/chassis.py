@@ -54,8 +54,6 @@ _TOUCHES = 20
 _ROUND_S = 0.05
 # What others may do to our entries, and how it is told.
 _DISTURBING = {"delete": "deleted", "modified": "changed"}
-# For so long the color is taken off on the other servers when one hangs: what it holds back comes when it goes on.
-RESTORE_AFTER_HANG_S = 30
 # What dpctl(8) says of a port that is not there any more.
 _PORT_GONE = "unknown port"
 _COPY = re.compile(r"controller\([^()]*\),")
@@ -74,7 +72,7 @@ class ChassisAgent:
 
     Attributes:
         hangs: set by whoever found that the server does not answer: closing then does not wait for it.
-        outlives: set where another server of the task hangs: closing leaves what restores for a while.
+        restores_on_s: for so long what restores stays after closing: another server of the task may color on.
     """
 
     def __init__(
@@ -102,7 +100,7 @@ class ChassisAgent:
         self._closing = False
         self._restoring: dict[int, FlowEntry] = {}
         self.hangs = False
-        self.outlives = False
+        self.restores_on_s = 0
         self.chassis = ""
 
     @classmethod
@@ -369,7 +367,7 @@ class ChassisAgent:
         await self.drain()
         for role in (registry.Role.PROBE, registry.Role.NEIGHBOR, registry.Role.MATCH):
             await self.remove(role)
-        restoring = await self._restore_on() if self.outlives else 0
+        restoring = await self._restore_on() if self.restores_on_s else 0
         if restoring:
             for role in set(registry.Role) - {registry.Role.RESTORE}:
                 await self.remove(role)
@@ -390,7 +388,7 @@ class ChassisAgent:
         value = registry.cookie(registry.Role.RESTORE, self._claims.claim.generation) if self._claims.claim else 0
         there = {e.cookie for e in await self._ofctl.dump_entries(cookie=(value, registry.ROLE_MASK))}
         kept = [
-            replace(entry, actions=_COPY.sub("", entry.actions), hard_timeout_s=RESTORE_AFTER_HANG_S)
+            replace(entry, actions=_COPY.sub("", entry.actions), hard_timeout_s=self.restores_on_s)
             for cookie, entry in self._restoring.items()
             if cookie in there
         ]

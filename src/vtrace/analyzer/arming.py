@@ -58,6 +58,8 @@ class Arming:
         self.claims: dict[str, Claim] = {}
         self.uses: dict[int, ColorUse] = {}
         self.withdrawn: set[int] = set()
+        # Colors that only come off any more: a server that is out of reach may still put them on.
+        self.left: set[int] = set()
         self._epoch = 0
         self._used: dict[str, tuple[int, ...]] = {}
         self.stopped: set[int] = set()
@@ -105,7 +107,7 @@ class Arming:
                 await self._agents[name].lock()
                 undo.push_async_callback(self._agents[name].abandon_claim)
             await self._survey_all()
-            used = {color for colors in self._used.values() for color in colors} | self.withdrawn
+            used = {color for colors in self._used.values() for color in colors} | self.withdrawn | self.left
             free = [color for color in POOL_2 if color not in used and color != original_dscp]
             if not free:
                 raise self._no_color(original_dscp)
@@ -182,7 +184,9 @@ class Arming:
                 await self._start_over()
                 await self._start()
 
-    async def change(self, inventory: Inventory, pairs: Sequence[Pair], fresh: Collection[str] = ()) -> None:
+    async def change(
+        self, inventory: Inventory, pairs: Sequence[Pair], fresh: Collection[str] = (), *, leave_colors: bool = False
+    ) -> None:
         """Puts the entries where a changed topology wants them, also on the chassis of agents that are new.
 
         While coloring is held back nothing is colored until `resume`. Packets colored from now on are of new epochs,
@@ -190,6 +194,8 @@ class Arming:
 
         Args:
             fresh: chassis that may have got ports that they had not when their bridges were looked at.
+            leave_colors: go on with other colors, and keep taking the present ones off: a server that is out of reach
+                may still put them on.
         """
         async with self._turn:
             if self._ended:
@@ -198,12 +204,14 @@ class Arming:
             self._stands = False
             await self._stop_coloring()
             await anyio.sleep(IN_FLIGHT_S)
-            await self._on_each(self._remove, Role.COUNT, Role.MATCH, Role.RESTORE, Role.DOUBT)
+            if leave_colors:
+                self.left |= {use.color for use in self.uses.values()}
+            await self._on_each(self._take_off)
             self.scopes.inventory, self.scopes.pairs = inventory, pairs
             for name in sorted(set(fresh) & set(self.scopes.surveys) - self.scopes.given_up):
                 self.scopes.surveys[name] = await self._agents[name].survey()
             for dscp, use in tuple(self.uses.items()):
-                if await self._claim_on(added, use):
+                if not leave_colors and await self._claim_on(added, use):
                     self._epoch += 1
                     self.uses[dscp] = replace(use, epoch=self._epoch)
                 else:
@@ -221,6 +229,15 @@ class Arming:
         await self._on_each(self._remove, Role.COLOR)
         async with self._turn:
             await self._on_each(self._remove, Role.COLOR, Role.PROBE)
+
+    async def _take_off(self, name: str) -> None:
+        """Removes what follows packets, and what restores the colors that nobody else may put on."""
+        agent = self._agents[name]
+        for role in (Role.COUNT, Role.MATCH):
+            await agent.remove(role)
+        for color in {use.color for use in self.uses.values()} - self.left:
+            await agent.remove(Role.RESTORE, color=color)
+        await agent.remove(Role.DOUBT)
 
     async def _remove(self, name: str, *roles: Role) -> None:
         for role in roles:
@@ -357,9 +374,7 @@ class Arming:
     async def _start_over(self) -> None:
         self._stands = False
         await self._stop_coloring()
-        for agent in self.scopes.live.values():
-            for role in (Role.COUNT, Role.MATCH, Role.RESTORE, Role.DOUBT):
-                await agent.remove(role)
+        await self._on_all(self._take_off)
         await self._on_all(self._renew)
 
     async def _renew(self, name: str) -> None:

@@ -57,6 +57,8 @@ STOP_TIMEOUT_S = 5.0
 ASK_AGAIN_S = 8.0
 # For what a server counted, at the end: one that has stopped to answer holds the task up no longer.
 COUNTS_S = 4.0
+# For so long after the task the color is taken off where a server hangs: what it holds back comes when it goes on.
+COLORS_AFTER_HANG_S = 30
 NO_COUNTS = f"no answer within {COUNTS_S:g} s"
 
 Progress = Callable[[str], None]
@@ -345,7 +347,8 @@ class TaskRunner:
         """Takes the color off before packets get to a server whose Open vSwitch ended: anew it has no entries."""
         self._arming.scopes.given_up.add(chassis)
         try:
-            await self._arming.change(self._inventory, tuple(self._pairs.values()))
+            # `ovs-ctl restart` puts its entries back: they color on.
+            await self._arming.change(self._inventory, tuple(self._pairs.values()), leave_colors=True)
             self.outcome.notes.append(
                 f"{self._inventory.server(chassis)} was left out from then on: packets to it, or to a gateway that it "
                 "is a member of, are followed up to there"
@@ -566,6 +569,16 @@ class TaskRunner:
     def silent_servers(self) -> tuple[str, ...]:
         """The chassis whose Open vSwitch stopped to answer, or never did."""
         return tuple(sorted(self._arming.scopes.given_up))
+
+    @property
+    def may_color_on_s(self) -> int:
+        """For how long after the task packets may get its color from a server that is out of reach.
+
+        A saved entry that is put back has its whole time-out before it.
+        """
+        scopes = self._arming.scopes
+        after_restart_s = self._arming.limits.match_s if scopes.gone else 0
+        return max(COLORS_AFTER_HANG_S, after_restart_s) if scopes.given_up else 0
 
     async def _cost_of(self, name: str, agent: AgentLink) -> None:
         cost = AgentCost()

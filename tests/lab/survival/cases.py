@@ -53,7 +53,6 @@ LONG = ("hang-", "kill-analyzer")
 
 KNOWN = {
     "restart-analyzer-analyzer-coloring": "a killed task's entries keep packets from a new one: its source is silent",
-    "restore-saved-entries-source-coloring": "entries that a restart put back color on, and not all of it is taken off",
 }
 """Cases that go wrong, and how (docs/limits.md): they are run, and reported, but fail nobody's change."""
 

@@ -140,6 +140,42 @@ def test_killed_in_the_middle_of_coloring(facts: Facts, traffic: Traffic) -> Non
     assert bridges.complaints(before, bridges.all_standing(facts.lab)) == []
 
 
+def test_begun_right_after_one_that_was_killed(facts: Facts, traffic: Traffic) -> None:
+    """What the dead one would color for long is for the new one at once."""
+    pair = facts.pair("routed-remote", 4)
+    traffic.start(pair, "udp", to=pair.destination, dscp=0)
+    task = answers.start(facts, *ask(pair, "--packets", MANY, "--timeout", "30"))
+    wait_until(task, "coloring")
+    task.kill()
+    task.communicate(timeout=5)
+    with watching(facts, pair) as watch:
+        answer = answers.diagnose(facts, *ask(pair, "--packets", "25", "--timeout", str(SHORT_TIMEOUT_S)))
+        seen = watch.read()
+    assert answer.code == 0, answer.text()
+    assert answer.document["packets"]["delivered"] == 25, answer.text()
+    assert {p.dscp for p in seen.arrived} == {0}
+    assert not nothing_of_ours(facts), "what takes the dead one's color off stays"
+    for server in bridges.servers(facts.lab):
+        facts.execute(server, "ovs-ofctl", "del-flows", "br-int", "cookie=0x5654000000000000/0xffff000000000000")
+
+
+def test_two_of_the_same_traffic(facts: Facts, traffic: Traffic) -> None:
+    """A packet has one color: the second waits, and says what kept it if its time is over first."""
+    pair = facts.pair("routed-remote", 4)
+    traffic.start(pair, "udp", to=pair.destination, dscp=0)
+    began = time.monotonic()
+    first = answers.start(facts, *ask(pair, "--packets", "900", "--timeout", "20"))
+    try:
+        wait_until(first, "coloring")
+        second = answers.diagnose(facts, *ask(pair, "--packets", "25", "--timeout", str(SHORT_TIMEOUT_S)))
+        assert answers.finish(first, began).document["packets"]["delivered"] == 900
+    finally:
+        answers.end(first)
+    assert second.code == 3, second.text()
+    assert second.first["why"]["code"] == "unknown", second.text()
+    assert "another task of VTrace colored" in second.first["why"]["summary"], second.text()
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_it_leaves_nothing(facts: Facts, traffic: Traffic, number: signal.Signals) -> None:
     pair = facts.pair("routed-remote", 4)

@@ -20,15 +20,17 @@ from msgspec.structs import replace
 from vtrace.agent.claims import Claims, bridge_lock
 from vtrace.agent.inspector import Inspector
 from vtrace.agent.logger import RecordLogger
+from vtrace.agent.other_runs import Counted, counted, taken
 from vtrace.agent.others import LOOK_EVERY_S, OthersWatch
 from vtrace.agent.own import OwnEntries
+from vtrace.agent.run_mark import RunMark
 from vtrace.agent.standing import standing
 from vtrace.agent.survey import colors_used, entries_at_top, local_vifs
 from vtrace.collect.link import AgentCost, AgentEvent, AgentLost, Disturbed, SiteQuestion, Standing, Survey
 from vtrace.color import registry
 from vtrace.errors import BridgeNotUnderstoodError, CannotWorkError, VTraceError
 from vtrace.model.inspection import SiteReport
-from vtrace.model.openflow import FlowEntry, PacketIn, TunnelPort
+from vtrace.model.openflow import FlowEntry, InstalledEntry, PacketIn, TunnelPort
 from vtrace.model.plan import Claim, PlannedEntry
 from vtrace.ovs import bridge as ovs_bridge
 from vtrace.ovs import layout as ovs_layout
@@ -84,6 +86,7 @@ class ChassisAgent:
         self._hold_s = hold_s
         self._ofctl = OfCtl(os.path.join(rundir, f"{bridge}.mgmt"))
         self._claims = Claims(self._ofctl)
+        self._mark = RunMark(rundir, bridge)
         self._own = OwnEntries()
         self._others = OthersWatch(self._ofctl, self._claims, self._own)
         self._named = NamedIds()
@@ -97,6 +100,7 @@ class ChassisAgent:
         self._dropped_before: int | None = None
         self._colors: set[int] = set()
         self._colored: set[tuple[int, int]] = set()
+        self._colored_before: Counted = {}
         self._closing = False
         self._restoring: dict[int, FlowEntry] = {}
         self.hangs = False
@@ -168,7 +172,10 @@ class ChassisAgent:
             claim = self._claims.claim
             if claim is None:
                 ours = await self._ofctl.dump_entries(cookie=(registry.COOKIE_MAGIC << 48, registry.COOKIE_MAGIC_MASK))
+                await self._stop_dead_runs(ours)
                 claim = await self._claims.make(ours, self._named)
+                self._mark.hold(claim.generation)
+                self._colored_before = counted(ours)
             await self._hold(color)
             self._colors.add(color)
         finally:
@@ -178,6 +185,15 @@ class ChassisAgent:
             self._dropped_before = await self._dropped()
             await self._group.start(self._read, claim)
         return claim
+
+    async def _stop_dead_runs(self, ours: Sequence[InstalledEntry]) -> None:
+        """Ends the coloring of runs that were killed: packets have one color, and theirs nobody waits for any more.
+
+        What takes their colors off stays until its time is over.
+        """
+        for generation in self._mark.dead(ours):
+            for role in (registry.Role.COLOR, registry.Role.PROBE, registry.Role.NEIGHBOR):
+                await self._ofctl.delete_entries(registry.cookie(role, generation), registry.ROLE_MASK)
 
     async def _hold(self, color: int) -> None:
         with self._own.adding([self._claims.shown(color, self._hold_s)]):
@@ -323,6 +339,13 @@ class ChassisAgent:
             found[registry.index_of(entry.cookie)] += entry.n_packets
         return found
 
+    async def taken(self) -> dict[int, int]:
+        """Packets that other runs colored here since this one began and that it might have: by the pair's number."""
+        if self._claims.claim is None:
+            return {}
+        ours = await self._ofctl.dump_entries(cookie=(registry.COOKIE_MAGIC << 48, registry.COOKIE_MAGIC_MASK))
+        return taken(ours, self._claims.claim.generation, self._colored_before)
+
     async def inspect(self, question: SiteQuestion) -> SiteReport:
         """Asks the slow path what becomes of a flow."""
         return await self._inspector.inspect(question)
@@ -378,6 +401,7 @@ class ChassisAgent:
             left = tuple(e for e in left if self._others.is_left(e))
         if len(left) <= restoring:
             await self._claims.release()
+            self._mark.drop()
         return AgentCost(entries_installed=self._installed, entries_left=len(left))
 
     async def _restore_on(self) -> int:

@@ -137,6 +137,7 @@ class TaskRunner:
         self._early_dscps: set[int] = set()
         self._replies = Replies(self._arming, self._follow)
         self._entered_packets: dict[int, int] = defaultdict(int)
+        self._taken_packets: dict[int, int] = defaultdict(int)
         self._is_coloring = anyio.Event()
         self._collecting: anyio.abc.TaskGroup | None = None
         self.outcome = Outcome()
@@ -449,6 +450,7 @@ class TaskRunner:
     async def _finish(self, *, expired: bool) -> None:
         for index, packets in (await self._entered()).items():
             self._entered_packets[index] += packets
+        await self._count_taken()
         await self._arming.finish()
         self.outcome.state = TaskState.COLLECTING
         self.outcome.notes += self._top_notes()
@@ -507,6 +509,14 @@ class TaskRunner:
                 self.outcome.notes.append(f"{self._inventory.server(agent.chassis)}: not counted: {error}")
         return {index: packets for index, packets in found.items() if index in silent}
 
+    async def _count_taken(self) -> None:
+        """Counts what other runs colored of pairs without any record."""
+        silent = {index for index in self._pairs if not self._follow.of_pair(index)}
+        for agent in self._arming.scopes.live.values() if silent else ():
+            with contextlib.suppress(VTraceError, TimeoutError), anyio.fail_after(COUNTS_S):
+                for index, packets in (await agent.taken()).items():
+                    self._taken_packets[index] += packets
+
     def bridge_notes(self) -> list[str]:
         """What is beyond following on bridges without OVN."""
         return [
@@ -554,6 +564,7 @@ class TaskRunner:
             disturbances=tuple(self._disturbances),
             changes=tuple(self.outcome.changes),
             entered=dict(self._entered_packets),
+            taken=dict(self._taken_packets),
             for_others=dict(self._follow.for_others),
             not_begun=frozenset(self._arming.waiting),
             blinded=frozenset(self._blinded()),

@@ -69,6 +69,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         copies_cut: for each chassis, copies that the meter or a full buffer took.
         cut_of_counted: how many of them were of packets that count, as far as these tell; None: any may have been.
         entered: packets of each pair that our entries at the first hop counted, whether or not a copy came.
+        taken: packets of each pair that other runs of VTrace colored at the first hop, so that this one could not.
         disturbances: when (nanoseconds since the epoch) and on which chassis somebody took our entries off.
         for_others: packets of each pair that were sent to an address it shares and went on to other endpoints.
         not_begun: numbers of the pairs that the task ended too early to color.
@@ -94,6 +95,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     packets_asked: int = 100
     reply_asked: bool = False
     entered: Mapping[int, int] = {}
+    taken: Mapping[int, int] = {}
     for_others: Mapping[int, int] = {}
     disturbances: tuple[tuple[str, int], ...] = ()
     not_begun: frozenset[int] = frozenset()

@@ -34,6 +34,8 @@ def verdicts(case: Case, pair: Pair, found: Sequence[Ending], asked: Sequence[En
     kept = _kept_from_color(case, pair, seen=bool(found))
     if not found and kept is None and case.entered.get(pair.index):
         return [_unheard(case, pair)]
+    if not found and kept is None and case.taken.get(pair.index):
+        return [_taken(case, pair)]
     if not found:
         return [kept or _no_traffic(case, pair, asked)]
     if kept is not None:
@@ -100,6 +102,17 @@ def _unheard(case: Case, pair: Pair) -> Verdict:
         pair,
         f"{case.entered[pair.index]} packets of this traffic left {pair.source.name}, and no copy of them came to us",
         "try again when the server is less busy",
+    )
+
+
+def _taken(case: Case, pair: Pair) -> Verdict:
+    """Another run of VTrace colored the packets first: a packet has one color."""
+    return _nothing_known(
+        case,
+        pair,
+        f"another task of VTrace colored {case.taken[pair.index]} packets of this traffic where they come in, and none "
+        "was left for this one",
+        "ask again when the other task has ended; what one that was killed left ends 5 s after its time limit",
     )
 
 

@@ -194,6 +194,9 @@ class AgentLink(Protocol):
     async def counts(self, role: int) -> dict[int, int]:
         """Packets counted by our entries of a role, by their index. May lag by about a second."""
 
+    async def taken(self) -> dict[int, int]:
+        """Packets that other runs colored here since this one began and that it might have: by the pair's number."""
+
     async def inspect(self, question: SiteQuestion) -> SiteReport:
         """Asks the slow path what becomes of a flow."""
 

@@ -51,9 +51,7 @@ CORE = (
 LONG = ("hang-", "kill-analyzer")
 """Events after which time-outs are waited for: the sample has none of them."""
 
-KNOWN = {
-    "restart-analyzer-analyzer-coloring": "a killed task's entries keep packets from a new one: its source is silent",
-}
+KNOWN = {}
 """Cases that go wrong, and how (docs/limits.md): they are run, and reported, but fail nobody's change."""
 
 

@@ -41,6 +41,16 @@ def test_source_silent() -> None:
     assert (found.loss, found.loss_ratio, found.pattern) == ("unknown", None, None)
 
 
+def test_what_another_task_colored_is_no_silence() -> None:
+    found = attribute(case([], taken={0: 40}))
+    verdict = only(found)
+    assert (verdict.kind, code(verdict), verdict.packets, found.loss) == ("evidence_missing", "unknown", 0, "unknown")
+    assert verdict.why is not None
+    assert "another task of VTrace colored 40 packets" in verdict.why.summary
+    # Who got some of the packets has an answer of its own.
+    assert only(attribute(case(delivered(), taken={0: 40}))).kind == "delivered"
+
+
 def test_a_silent_source_of_the_reply_is_the_destination() -> None:
     verdict = only(attribute(case([], pairs=[pair("web2", "web1", direction=Direction.REPLY)])))
     assert (verdict.direction, verdict.from_, verdict.to) == ("reply", "web1", "web2")

@@ -28,9 +28,10 @@ from vtrace.agent.standing import standing
 from vtrace.agent.survey import colors_used, entries_at_top, local_vifs
 from vtrace.collect.link import AgentCost, AgentEvent, AgentLost, Disturbed, SiteQuestion, Standing, Survey
 from vtrace.color import registry
+from vtrace.color.refresh import fresh_bits, places_of, refresh_entries
 from vtrace.errors import BridgeNotUnderstoodError, CannotWorkError, VTraceError
 from vtrace.model.inspection import SiteReport
-from vtrace.model.openflow import FlowEntry, InstalledEntry, PacketIn, TunnelPort
+from vtrace.model.openflow import FlowEntry, GuardBits, InstalledEntry, PacketIn, TunnelPort
 from vtrace.model.plan import Claim, PlannedEntry
 from vtrace.ovs import bridge as ovs_bridge
 from vtrace.ovs import layout as ovs_layout
@@ -49,6 +50,8 @@ HANGING_TIMEOUT_S = 1
 RENEW_TIMEOUT_S = 8
 # A cached flow that stays longer than this belongs to traffic that has ended.
 DRAIN_TIMEOUT_S = 3
+# A cached flow that still acts by entries that are gone is stale after this long.
+STALE_S = 0.7
 # Revalidators begin a round each half a second by themselves (ovs-vswitchd.conf.db(5), max-revalidator).
 SETTLE_S = 1.0
 SETTLE_TIMEOUT_S = 5
@@ -103,6 +106,9 @@ class ChassisAgent:
         self._colored_before: Counted = {}
         self._closing = False
         self._restoring: dict[int, FlowEntry] = {}
+        self._guard: GuardBits | None = None
+        self._mark_bits = 0
+        self._refreshed = 0
         self.hangs = False
         self.restores_on_s = 0
         self.chassis = ""
@@ -145,6 +151,8 @@ class ChassisAgent:
         self._named = NamedIds()
         layout = await ovs_layout.discover_on(self._ofctl, facts, self._named)
         self._others.begin(layout.guard)
+        # A kernel's datapath changes a flow by its own name.
+        self._guard = layout.guard if facts.datapath_type == "netdev" else None
         hooked = [table_0]
         for table in (layout.remote_output, layout.log_to_physical):
             hooked.append(await self._ofctl.dump_entries(table=table))
@@ -215,8 +223,12 @@ class ChassisAgent:
         """Records and other events, in the order in which the bridge sent them."""
         return self._receive
 
-    async def install(self, entries: Sequence[PlannedEntry]) -> None:
-        """Adds entries, all or none."""
+    async def install(self, entries: Sequence[PlannedEntry], *, fresh: bool = True) -> None:
+        """Adds entries, all or none.
+
+        Args:
+            fresh: what the datapath has cached where packets come in is to be looked up anew, not changed in place.
+        """
         for planned in entries:
             self._logger.hooks[planned.entry.cookie, planned.hook.ofport] = planned.hook
             if planned.hook.role == registry.Role.COLOR:
@@ -224,9 +236,22 @@ class ChassisAgent:
             elif planned.hook.role == registry.Role.RESTORE:
                 self._restoring[planned.entry.cookie] = planned.entry
         added = [planned.entry for planned in entries]
+        if fresh and added:
+            added = [*await self._refreshing(places_of(added), max(e.hard_timeout_s for e in added)), *added]
         with self._own.adding(added):
             await self._ofctl.add_entries(added)
-        self._installed += len(entries)
+        self._installed += len(added)
+
+    async def _refreshing(self, places: Sequence[str], hard_timeout_s: int) -> list[FlowEntry]:
+        """What is to be put in so that no cached flow of these places is changed in place."""
+        if self._guard is None or self._claims.claim is None or not places:
+            return []
+        # The last ones stay: the datapath may not have looked at all its flows since.
+        self._refreshed ^= 1
+        await self.remove(registry.Role.REFRESH, color=0, index=self._refreshed)
+        self._mark_bits = fresh_bits(self._mark_bits)
+        claim = self._claims.claim
+        return refresh_entries(places, self._guard, claim, self._refreshed, self._mark_bits, hard_timeout_s)
 
     async def renew(self) -> None:
         """After somebody removed our entries and meters: waits until the bridge is whole, puts the meters back.
@@ -291,12 +316,23 @@ class ChassisAgent:
         with anyio.move_on_after(DRAIN_TIMEOUT_S):
             for ofport, color in sorted(self._colored):
                 try:
+                    with anyio.move_on_after(STALE_S):
+                        await self._inspector.wait_until_uncolored(ofport, color)
+                        continue
+                    # It was changed in place, and another flow got its actions: it would color on.
+                    await self._forget(ofport)
                     await self._inspector.wait_until_uncolored(ofport, color)
                 except VTraceError as error:
                     if _PORT_GONE not in str(error):
                         raise
                     # Its VM moved away, and the cached flows with it.
                     self._colored.discard((ofport, color))
+
+    async def _forget(self, ofport: int) -> None:
+        """Has the datapath look up anew what comes in by a port."""
+        refreshing = await self._refreshing([f"in_port={ofport},{family}" for family in ("ip", "ipv6")], self._hold_s)
+        with self._own.adding(refreshing):
+            await self._ofctl.add_entries(refreshing)
 
     async def settle(self) -> None:
         """Waits until the datapath acts by all entries put in so far.

@@ -67,6 +67,7 @@ class Role(IntEnum):
     DOUBT = 6
     CLAIM = 7
     NEIGHBOR = 8
+    REFRESH = 9
 
 
 _ROLES = frozenset(Role)

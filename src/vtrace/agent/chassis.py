@@ -20,6 +20,7 @@ from msgspec.structs import replace
 from vtrace.agent.claims import Claims, bridge_lock
 from vtrace.agent.inspector import Inspector
 from vtrace.agent.logger import RecordLogger
+from vtrace.agent.mark_bits import fresh_bits
 from vtrace.agent.other_runs import Counted, counted, taken
 from vtrace.agent.others import LOOK_EVERY_S, OthersWatch
 from vtrace.agent.own import OwnEntries
@@ -28,7 +29,7 @@ from vtrace.agent.standing import standing
 from vtrace.agent.survey import colors_used, entries_at_top, local_vifs
 from vtrace.collect.link import AgentCost, AgentEvent, AgentLost, Disturbed, SiteQuestion, Standing, Survey
 from vtrace.color import registry
-from vtrace.color.refresh import fresh_bits, places_of, refresh_entries
+from vtrace.color.refresh import places_of, refresh_entries
 from vtrace.errors import BridgeNotUnderstoodError, CannotWorkError, VTraceError
 from vtrace.model.inspection import SiteReport
 from vtrace.model.openflow import FlowEntry, GuardBits, InstalledEntry, PacketIn, TunnelPort

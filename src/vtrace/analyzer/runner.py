@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import time
-from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 import anyio
@@ -23,6 +22,7 @@ from vtrace.analyzer.stalls import Stalls
 from vtrace.analyzer.topology import Moved, Topology, TopologyFollower
 from vtrace.analyzer.tunnels import check_now
 from vtrace.analyzer.turns import Turns
+from vtrace.analyzer.unseen import Unseen
 from vtrace.attribute.case import Case
 from vtrace.collect.link import (
     AgentCost,
@@ -34,7 +34,6 @@ from vtrace.collect.link import (
     NeighborSeen,
     ProbeSeen,
 )
-from vtrace.color.registry import Role
 from vtrace.errors import CannotWorkError, RefusedError, VTraceError
 from vtrace.model.answer import Change
 from vtrace.model.inventory import Inventory
@@ -136,8 +135,7 @@ class TaskRunner:
         self._missing_color: set[int] = set()
         self._early_dscps: set[int] = set()
         self._replies = Replies(self._arming, self._follow)
-        self._entered_packets: dict[int, int] = defaultdict(int)
-        self._taken_packets: dict[int, int] = defaultdict(int)
+        self._unseen = Unseen(self._arming, self._follow)
         self._is_coloring = anyio.Event()
         self._collecting: anyio.abc.TaskGroup | None = None
         self.outcome = Outcome()
@@ -448,9 +446,7 @@ class TaskRunner:
         return all(self._ending.pair(index, now_s) for index in self._pairs)
 
     async def _finish(self, *, expired: bool) -> None:
-        for index, packets in (await self._entered()).items():
-            self._entered_packets[index] += packets
-        await self._count_taken()
+        self.outcome.notes += await self._unseen.count(self._pairs, COUNTS_S)
         await self._arming.finish()
         self.outcome.state = TaskState.COLLECTING
         self.outcome.notes += self._top_notes()
@@ -488,34 +484,6 @@ class TaskRunner:
             while seen != len(self.outcome.records):
                 seen = len(self.outcome.records)
                 await anyio.sleep(QUIET_S)
-
-    async def _entered(self) -> dict[int, int]:
-        """Packets that our entries at the first hop counted, of pairs without any record, where copies were cut.
-
-        Alone such a count says little: when entries change, Open vSwitch counts what a cached flow carried in the
-        last half second on the new ones.
-        """
-        found: dict[int, int] = defaultdict(int)
-        silent = {index for index in self._pairs if not self._follow.of_pair(index)}
-        for agent in self._arming.scopes.live.values() if silent else ():
-            try:
-                cost = await agent.cost()
-                if not cost.first_copies_cut + cost.copies_cut + cost.records_lost:
-                    continue
-                for role in (Role.COLOR, Role.PROBE):
-                    for index, packets in (await agent.counts(role)).items():
-                        found[index] += packets
-            except VTraceError as error:
-                self.outcome.notes.append(f"{self._inventory.server(agent.chassis)}: not counted: {error}")
-        return {index: packets for index, packets in found.items() if index in silent}
-
-    async def _count_taken(self) -> None:
-        """Counts what other runs colored of pairs without any record."""
-        silent = {index for index in self._pairs if not self._follow.of_pair(index)}
-        for agent in self._arming.scopes.live.values() if silent else ():
-            with contextlib.suppress(VTraceError, TimeoutError), anyio.fail_after(COUNTS_S):
-                for index, packets in (await agent.taken()).items():
-                    self._taken_packets[index] += packets
 
     def bridge_notes(self) -> list[str]:
         """What is beyond following on bridges without OVN."""
@@ -563,8 +531,8 @@ class TaskRunner:
             packets_asked=self._spec.packets,
             disturbances=tuple(self._disturbances),
             changes=tuple(self.outcome.changes),
-            entered=dict(self._entered_packets),
-            taken=dict(self._taken_packets),
+            entered=self._unseen.entered,
+            taken=self._unseen.taken,
             for_others=dict(self._follow.for_others),
             not_begun=frozenset(self._arming.waiting),
             blinded=frozenset(self._blinded()),

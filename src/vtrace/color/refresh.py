@@ -9,7 +9,6 @@ matches too little is removed instead, by its own name. So what none matches yet
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterable
 
 from vtrace.color import guard
@@ -17,17 +16,9 @@ from vtrace.color.registry import PRIORITY_COLOR, Role, Stage, cookie
 from vtrace.model.openflow import FlowEntry, GuardBits, TableId
 from vtrace.model.plan import Claim
 
-_MARK_BITS = 32
-_BITS = 3
 _IPV4 = ("ip", "tcp", "udp", "icmp", "sctp")
 _IPV6 = ("ipv6", "tcp6", "udp6", "icmp6", "sctp6")
 _PLACE = ("in_port", "tun_id")
-
-
-def fresh_bits(last: int = 0) -> int:
-    """Bits of the mark that `last` has none of. Cached flows have those of the tasks before, if any."""
-    free = [bit for bit in range(_MARK_BITS) if not last >> bit & 1]
-    return sum(1 << bit for bit in secrets.SystemRandom().sample(free, _BITS))
 
 
 def places_of(entries: Iterable[FlowEntry]) -> list[str]:

@@ -11,6 +11,7 @@ from builders import CLAIM
 
 from vtrace.agent import chassis
 from vtrace.agent.chassis import ChassisAgent
+from vtrace.agent.mark_bits import fresh_bits
 from vtrace.color.registry import Role, role_of
 from vtrace.errors import VTraceError
 from vtrace.model.openflow import FlowEntry, GuardBits
@@ -97,3 +98,13 @@ async def test_another_error_is_told(tmp_path: Path) -> None:
     bridge.wait_until_uncolored = fails  # type: ignore[method-assign]
     with pytest.raises(VTraceError):
         await drain(bridge, tmp_path)
+
+
+async def test_bits_are_others_each_time() -> None:
+    last = 0
+    for _ in range(200):
+        bits = fresh_bits(last)
+        assert bits.bit_count() == 3
+        assert not bits & last
+        assert bits < 1 << 32
+        last = bits

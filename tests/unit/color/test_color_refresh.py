@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from builders import CLAIM, DB, WEB
 
-from vtrace.color.refresh import fresh_bits, places_of, refresh_entries
+from vtrace.color.refresh import places_of, refresh_entries
 from vtrace.color.registry import PRIORITY_COLOR, Role, index_of, is_our_entry, role_of
 from vtrace.model.openflow import Cookie, FlowEntry, GuardBits, TableId
 
@@ -33,16 +33,6 @@ def test_places_are_where_packets_come_in(match: str, places: list[str]) -> None
 
 def test_other_tables_have_no_places() -> None:
     assert places_of([entry("in_port=3,ip", 39)]) == []
-
-
-def test_bits_are_others_each_time() -> None:
-    last = 0
-    for _ in range(200):
-        bits = fresh_bits(last)
-        assert bits.bit_count() == 3
-        assert not bits & last
-        assert bits < 1 << 32
-        last = bits
 
 
 def test_an_entry_is_ours_scoped_and_ends() -> None:

@@ -69,7 +69,7 @@ def test_colors_are_pool_2_of_rfc_2474() -> None:
 
 
 def test_no_two_roles_and_no_two_stages_share_a_number() -> None:
-    assert len(set(Role)) == 8
+    assert len(set(Role)) == 9
     assert max(Role) < 16
     assert sorted(Stage) == [0, 1, 2, 3]
 

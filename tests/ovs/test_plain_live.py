@@ -97,7 +97,7 @@ class Site:
         if colors:
             await self.install(coloring_entries(FirstHop(pair=PAIR, vif=scope.vifs[0]), USE, scope, self.claim, 60))
 
-    async def install(self, entries: Sequence[PlannedEntry], *, fresh: bool = True) -> None:
+    async def install(self, entries: Sequence[PlannedEntry]) -> None:
         self.hooks.update({e.entry.cookie: e.hook for e in entries})
         await self.ofctl.add_entries([e.entry for e in entries])
 

@@ -29,7 +29,7 @@ from vtrace.agent.standing import standing
 from vtrace.agent.survey import colors_used, entries_at_top, local_vifs
 from vtrace.collect.link import AgentCost, AgentEvent, AgentLost, Disturbed, SiteQuestion, Standing, Survey
 from vtrace.color import registry
-from vtrace.color.refresh import places_of, refresh_entries
+from vtrace.color.refresh import refresh_entries
 from vtrace.errors import BridgeNotUnderstoodError, CannotWorkError, VTraceError
 from vtrace.model.inspection import SiteReport
 from vtrace.model.openflow import FlowEntry, GuardBits, InstalledEntry, PacketIn, TunnelPort
@@ -109,7 +109,6 @@ class ChassisAgent:
         self._restoring: dict[int, FlowEntry] = {}
         self._guard: GuardBits | None = None
         self._mark_bits = 0
-        self._refreshed = 0
         self.hangs = False
         self.restores_on_s = 0
         self.chassis = ""
@@ -224,12 +223,8 @@ class ChassisAgent:
         """Records and other events, in the order in which the bridge sent them."""
         return self._receive
 
-    async def install(self, entries: Sequence[PlannedEntry], *, fresh: bool = True) -> None:
-        """Adds entries, all or none.
-
-        Args:
-            fresh: what the datapath has cached where packets come in is to be looked up anew, not changed in place.
-        """
+    async def install(self, entries: Sequence[PlannedEntry]) -> None:
+        """Adds entries, all or none."""
         for planned in entries:
             self._logger.hooks[planned.entry.cookie, planned.hook.ofport] = planned.hook
             if planned.hook.role == registry.Role.COLOR:
@@ -237,22 +232,9 @@ class ChassisAgent:
             elif planned.hook.role == registry.Role.RESTORE:
                 self._restoring[planned.entry.cookie] = planned.entry
         added = [planned.entry for planned in entries]
-        if fresh and added:
-            added = [*await self._refreshing(places_of(added), max(e.hard_timeout_s for e in added)), *added]
         with self._own.adding(added):
             await self._ofctl.add_entries(added)
         self._installed += len(added)
-
-    async def _refreshing(self, places: Sequence[str], hard_timeout_s: int) -> list[FlowEntry]:
-        """What is to be put in so that no cached flow of these places is changed in place."""
-        if self._guard is None or self._claims.claim is None or not places:
-            return []
-        # The last ones stay: the datapath may not have looked at all its flows since.
-        self._refreshed ^= 1
-        await self.remove(registry.Role.REFRESH, color=0, index=self._refreshed)
-        self._mark_bits = fresh_bits(self._mark_bits)
-        claim = self._claims.claim
-        return refresh_entries(places, self._guard, claim, self._refreshed, self._mark_bits, hard_timeout_s)
 
     async def renew(self) -> None:
         """After somebody removed our entries and meters: waits until the bridge is whole, puts the meters back.
@@ -331,9 +313,12 @@ class ChassisAgent:
 
     async def _forget(self, ofport: int) -> None:
         """Has the datapath look up anew what comes in by a port."""
-        refreshing = await self._refreshing([f"in_port={ofport},{family}" for family in ("ip", "ipv6")], self._hold_s)
-        with self._own.adding(refreshing):
-            await self._ofctl.add_entries(refreshing)
+        if self._guard is None or self._claims.claim is None:
+            return
+        self._mark_bits = fresh_bits(self._mark_bits)
+        entries = refresh_entries(ofport, self._guard, self._claims.claim, self._mark_bits, self._hold_s)
+        with self._own.adding(entries):
+            await self._ofctl.add_entries(entries)
 
     async def settle(self) -> None:
         """Waits until the datapath acts by all entries put in so far.

@@ -103,9 +103,9 @@ class PlainAgent(ChassisAgent):
         found = plain_layout.dscp_entries(await self._ofctl.dump_entries())
         return [f"{self.chassis}: {text}" for text in found]
 
-    async def install(self, entries: Sequence[PlannedEntry], *, fresh: bool = True) -> None:
+    async def install(self, entries: Sequence[PlannedEntry]) -> None:
         """Adds entries, all or none."""
-        await super().install(entries, fresh=fresh)
+        await super().install(entries)
         for planned in entries:
             if planned.hook.role not in (Role.COLOR, Role.PROBE):
                 # Here `ofport` is the port that packets leave by, not the one they came in by.

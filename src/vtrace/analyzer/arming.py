@@ -425,10 +425,10 @@ class Arming:
         for pair in self.scopes.pairs:
             for answering in self.scopes.answers_of(pair, name) if pair.direction is Direction.FORWARD else ():
                 planned += reply_count_entries(pair, answering, scope, claim, self.limits.match_s)
-        await self._agents[name].install(planned, fresh=False)
+        await self._agents[name].install(planned)
 
     async def _probe_more_on(self, name: str, pairs: Collection[int]) -> None:
-        await self._agents[name].install(self._probes(name, pairs), fresh=False)
+        await self._agents[name].install(self._probes(name, pairs))
 
     def _probes(self, name: str, pairs: Collection[int] | None) -> list[PlannedEntry]:
         """What looks for packets of other DSCPs: of some pairs, or of all that are colored."""
@@ -458,7 +458,7 @@ class Arming:
         if limit_s <= 0:
             return
         planned = [entry for hop in hops for entry in coloring_entries(hop, use, scope, claim, limit_s)]
-        await agent.install(planned, fresh=verify)
+        await agent.install(planned)
         for hop in hops:
             if self._paused or hop.pair.index in self.stopped | self.resting:
                 # It had enough, or may not be colored any more, since this began.

@@ -172,12 +172,8 @@ class AgentLink(Protocol):
     def events(self) -> MemoryObjectReceiveStream[AgentEvent]:
         """Records and other events, in the order in which the bridge sent them."""
 
-    async def install(self, entries: Sequence[PlannedEntry], *, fresh: bool = True) -> None:
-        """Adds entries, all or none.
-
-        Args:
-            fresh: what the datapath has cached where packets come in is to be looked up anew, not changed in place.
-        """
+    async def install(self, entries: Sequence[PlannedEntry]) -> None:
+        """Adds entries, all or none."""
 
     async def renew(self) -> None:
         """After somebody removed our entries and meters: waits until the bridge is whole, puts the meters back."""

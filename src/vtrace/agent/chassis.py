@@ -21,13 +21,13 @@ from vtrace.agent.claims import Claims, bridge_lock
 from vtrace.agent.inspector import Inspector
 from vtrace.agent.logger import RecordLogger
 from vtrace.agent.mark_bits import fresh_bits
-from vtrace.agent.other_runs import Counted, counted, taken
+from vtrace.agent.other_runs import Counted, counted, hit, taken
 from vtrace.agent.others import LOOK_EVERY_S, OthersWatch
 from vtrace.agent.own import OwnEntries
 from vtrace.agent.run_mark import RunMark
 from vtrace.agent.standing import standing
 from vtrace.agent.survey import colors_used, entries_at_top, local_vifs
-from vtrace.collect.link import AgentCost, AgentEvent, AgentLost, Disturbed, SiteQuestion, Standing, Survey
+from vtrace.collect.link import AgentCost, AgentEvent, AgentLost, Disturbed, FirstHits, SiteQuestion, Standing, Survey
 from vtrace.color import registry
 from vtrace.color.refresh import refresh_entries
 from vtrace.errors import BridgeNotUnderstoodError, CannotWorkError, VTraceError
@@ -361,12 +361,13 @@ class ChassisAgent:
             found[registry.index_of(entry.cookie)] += entry.n_packets
         return found
 
-    async def taken(self) -> dict[int, int]:
-        """Packets that other runs colored here since this one began and that it might have: by the pair's number."""
+    async def first_hits(self) -> FirstHits:
+        """What coloring entries counted where packets come in."""
         if self._claims.claim is None:
-            return {}
+            return FirstHits()
         ours = await self._ofctl.dump_entries(cookie=(registry.COOKIE_MAGIC << 48, registry.COOKIE_MAGIC_MASK))
-        return taken(ours, self._claims.claim.generation, self._colored_before)
+        generation = self._claims.claim.generation
+        return FirstHits(own=hit(ours, generation), taken=taken(ours, generation, self._colored_before))
 
     async def inspect(self, question: SiteQuestion) -> SiteReport:
         """Asks the slow path what becomes of a flow."""

@@ -1,4 +1,4 @@
-"""What other runs of VTrace color on a bridge: packets that they color are not there for us to color."""
+"""What coloring entries of all runs of VTrace count: packets that were not there for ours, or that hit ours."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from vtrace.model.openflow import Cookie, InstalledEntry
 
 Counted: TypeAlias = Mapping[tuple[Cookie, str], int]
 
+# What hits an entry so long after it was put in is no packet from before: ages are told in whole seconds.
+LATE_S = 2.0
 # What tells the packets of two coloring entries apart (ovs-fields(7)).
 _FIELDS = ("in_port", "nw_proto", "nw_tos", "nw_src", "nw_dst", "ipv6_src", "ipv6_dst", "tp_src", "tp_dst")
 _PROTOCOLS = {
@@ -48,6 +50,21 @@ def taken(ours: Sequence[InstalledEntry], generation: int, before: Counted) -> d
             if packets > 0 and may_meet(entry.match, other.match):
                 found[registry.index_of(entry.cookie)][name] = packets
     return {index: sum(packets.values()) for index, packets in found.items()}
+
+
+def hit(ours: Sequence[InstalledEntry], generation: int) -> dict[int, int]:
+    """Packets that hit this run's coloring entries, by the pair's number, if some surely came after they were put in.
+
+    When entries change, Open vSwitch counts what a cached flow carried in the last half second on the new ones. Of what
+    hit the entries for fragments not all was asked for.
+    """
+    found: dict[int, int] = defaultdict(int)
+    for entry in ours:
+        own = registry.generation_of(entry.cookie) == generation
+        if own and registry.role_of(entry.cookie) == registry.Role.COLOR and "_frag=" not in entry.match:
+            late = entry.duration_s - entry.idle_s >= LATE_S
+            found[registry.index_of(entry.cookie)] += entry.n_packets if late else 0
+    return {index: packets for index, packets in found.items() if packets}
 
 
 def may_meet(one: str, other: str) -> bool:

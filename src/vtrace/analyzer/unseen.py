@@ -1,9 +1,9 @@
-"""What came in of pairs without any record: packets whose copies were cut, and such as another task colored first."""
+"""What came in of pairs without any record: packets that were not copied, and such as another task colored first."""
 
 from __future__ import annotations
 
 import contextlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection
 
 import anyio
@@ -18,7 +18,7 @@ class Unseen:
     """Counts of pairs without records, by their numbers.
 
     Attributes:
-        entered: packets that our entries at the first hop counted, where copies were cut.
+        entered: packets that our entries at the first hop counted, where copies were cut, or some of them came late.
         taken: packets that other runs of VTrace colored there.
     """
 
@@ -41,6 +41,7 @@ class Unseen:
         notes: list[str] = []
         entered: dict[int, int] = defaultdict(int)
         taken: dict[int, int] = defaultdict(int)
+        late: Counter[int] = Counter()
         for agent in self._arming.scopes.live.values() if silent else ():
             try:
                 cost = await agent.cost()
@@ -53,8 +54,14 @@ class Unseen:
             except VTraceError as error:
                 notes.append(f"{self._arming.scopes.inventory.server(agent.chassis)}: not counted: {error}")
             with contextlib.suppress(VTraceError, TimeoutError), anyio.fail_after(within_s):
-                for index, packets in (await agent.taken()).items():
+                hits = await agent.first_hits()
+                for index, packets in hits.taken.items():
                     taken[index] += packets
+                late.update(hits.own)
+        for index, packets in late.items():
+            # What turned out to be for others was seen.
+            if index not in entered and not self._follow.colored[index]:
+                entered[index] = packets
         self.entered = {index: packets for index, packets in entered.items() if index in silent}
         self.taken = {index: packets for index, packets in taken.items() if index in silent}
         return notes

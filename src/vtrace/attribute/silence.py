@@ -101,7 +101,8 @@ def _unheard(case: Case, pair: Pair) -> Verdict:
         case,
         pair,
         f"{case.entered[pair.index]} packets of this traffic left {pair.source.name}, and no copy of them came to us",
-        "try again when the server is less busy",
+        "ask again, without ports (--dport) or once this traffic has paused for ten seconds; or when the server is "
+        "less busy",
     )
 
 

@@ -5,7 +5,7 @@ An agent may run in the analyzer's process or at the other end of a byte pipe; t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol, TypeAlias
 
 import msgspec
@@ -144,6 +144,18 @@ class AgentCost(msgspec.Struct, frozen=True, kw_only=True):
     streams: tuple[StreamEnd, ...] = ()
 
 
+class FirstHits(msgspec.Struct, frozen=True, kw_only=True):
+    """What coloring entries counted at the first hop, by the pair's number.
+
+    Attributes:
+        own: packets that hit the task's own, some of them surely after these were put in.
+        taken: packets that other runs colored since the task began and that it might have.
+    """
+
+    own: Mapping[int, int] = {}
+    taken: Mapping[int, int] = {}
+
+
 class AgentLink(Protocol):
     """An agent as the analyzer sees it. Every call has a time limit of its own."""
 
@@ -194,8 +206,9 @@ class AgentLink(Protocol):
     async def counts(self, role: int) -> dict[int, int]:
         """Packets counted by our entries of a role, by their index. May lag by about a second."""
 
-    async def taken(self) -> dict[int, int]:
-        """Packets that other runs colored here since this one began and that it might have: by the pair's number."""
+    async def first_hits(self) -> FirstHits:
+        """What coloring entries counted where packets come in."""
+        ...
 
     async def inspect(self, question: SiteQuestion) -> SiteReport:
         """Asks the slow path what becomes of a flow."""

@@ -36,7 +36,8 @@ class FlowEntry(msgspec.Struct, frozen=True, kw_only=True):
 class InstalledEntry(msgspec.Struct, frozen=True, kw_only=True):
     """An OpenFlow entry as the bridge reports it.
 
-    `match` is the canonical text of `ovs-ofctl dump-flows` without table, priority and counters.
+    `match` is the canonical text of `ovs-ofctl dump-flows` without table, priority and counters. `idle_s` is the time
+    since a packet hit it or, if none did, since it was added, in whole seconds.
     """
 
     table: TableId
@@ -47,6 +48,7 @@ class InstalledEntry(msgspec.Struct, frozen=True, kw_only=True):
     n_packets: int = 0
     n_bytes: int = 0
     duration_s: float = 0.0
+    idle_s: int = 0
     hard_timeout_s: int = 0
 
     def identity(self) -> tuple[int, int, int, str, str]:

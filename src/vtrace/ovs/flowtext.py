@@ -135,6 +135,7 @@ def parse_entry(line: str) -> InstalledEntry:
         n_packets=number(values.get("n_packets", "0")),
         n_bytes=number(values.get("n_bytes", "0")),
         duration_s=seconds(values.get("duration", "0s")),
+        idle_s=number(values.get("idle_age", "0")),
         hard_timeout_s=number(values.get("hard_timeout", "0")),
     )
 

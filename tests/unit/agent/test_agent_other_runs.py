@@ -12,7 +12,7 @@ import pytest
 from builders import installed
 from msgspec.structs import replace
 
-from vtrace.agent.other_runs import counted, may_meet, taken
+from vtrace.agent.other_runs import counted, hit, may_meet, taken
 from vtrace.agent.run_mark import RunMark
 from vtrace.color.registry import Role, cookie
 from vtrace.model.openflow import InstalledEntry
@@ -63,6 +63,22 @@ def test_packets_of_other_pairs_and_of_before_were_not() -> None:
     before = counted([coloring(OTHER, packets=100)])
     now = [coloring(OWN), coloring(OTHER, packets=100), coloring(OTHER + 1, elsewhere, 50), coloring(OWN, packets=7)]
     assert taken(now, OWN, before) == {}
+
+
+@pytest.mark.parametrize(
+    ("duration_s", "idle_s", "packets", "counted_packets"),
+    [(5.0, 0, 178, 178), (5.0, 3, 10, 10), (5.0, 4, 10, 0), (5.0, 5, 10, 0), (1.9, 0, 40, 0), (9.0, 9, 0, 0)],
+    ids=["now", "later", "just then", "before", "too young to tell", "never"],
+)
+def test_what_hit_ours_is_told_by_when(duration_s: float, idle_s: int, packets: int, counted_packets: int) -> None:
+    entry = replace(coloring(OWN, packets=packets, index=2), duration_s=duration_s, idle_s=idle_s)
+    assert hit([entry], OWN) == ({2: counted_packets} if counted_packets else {})
+    assert hit([entry], OTHER) == {}
+
+
+def test_fragments_are_not_all_asked_for() -> None:
+    entry = replace(coloring(OWN, f"{FLOW},nw_frag=yes", 40), duration_s=9.0)
+    assert hit([entry], OWN) == {}
 
 
 def test_other_roles_color_nothing() -> None:

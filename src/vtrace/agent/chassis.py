@@ -234,7 +234,7 @@ class ChassisAgent:
         added = [planned.entry for planned in entries]
         with self._own.adding(added):
             await self._ofctl.add_entries(added)
-        self._installed += len(added)
+        self._installed += len(entries)
 
     async def renew(self) -> None:
         """After somebody removed our entries and meters: waits until the bridge is whole, puts the meters back.

@@ -6,7 +6,6 @@ On: what watches for the color, then what restores, what matches, and what color
 from __future__ import annotations
 
 import math
-import secrets
 import time
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -112,11 +111,9 @@ class Arming:
             free = [color for color in POOL_2 if color not in used and color != original_dscp]
             if not free:
                 raise self._no_color(original_dscp)
-            # Any of them: what is cached of the packets of a task before may be left behind (docs/adr/0019).
-            color = secrets.choice(free)
-            await self._on_all(self._claim, color)
+            await self._on_all(self._claim, free[0])
         self._epoch += 1
-        use = ColorUse(color=color, epoch=self._epoch, original_dscp=original_dscp)
+        use = ColorUse(color=free[0], epoch=self._epoch, original_dscp=original_dscp)
         self.uses[original_dscp] = use
         return use
 

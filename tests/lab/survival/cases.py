@@ -51,7 +51,7 @@ CORE = (
 LONG = ("hang-", "kill-analyzer")
 """Events after which time-outs are waited for: the sample has none of them."""
 
-KNOWN = {}
+KNOWN: dict[str, str] = {}
 """Cases that go wrong, and how (docs/limits.md): they are run, and reported, but fail nobody's change."""
 
 

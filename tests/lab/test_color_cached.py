@@ -6,6 +6,7 @@ than ovs-vswitchd thinks that it has. Until then a packet may be colored; then i
 
 from __future__ import annotations
 
+import re
 import subprocess
 
 import pytest
@@ -18,6 +19,14 @@ pytestmark = pytest.mark.lab
 PORT = 20999
 RATE_PPS = 5
 TRIES = 4
+# Makes each flow that matches a color drop, again and again.
+HAND_THERE = """
+while true; do
+  ovs-appctl dpctl/dump-flows -m | grep "tos={tos}/0xfc.*packets:" |
+    sed 's/^ufid:[^,]*, *//; s/, packets:.*//' |
+    while read -r key; do ovs-appctl dpctl/mod-flow "$key" drop; done
+done
+"""
 # Makes the first flow that colors drop, once.
 HAND = """
 while true; do
@@ -39,23 +48,9 @@ def test_what_is_left_uncolored_is_no_silence(facts: Facts, traffic: Traffic) ->
         # So that the next one finds a cached flow that matches all that its entries do.
         assert answers.diagnose(facts, *asked, "--packets", "5").code == 0
         script = HAND.format(port=pair.source, dst=pair.dst)
-        argv = [
-            *PROGRAM,
-            "lab",
-            "exec",
-            "--lab",
-            facts.lab,
-            pair.source_server,
-            "--",
-            "timeout",
-            "20",
-            "sh",
-            "-c",
-            script,
-        ]
-        with subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as hand:
+        with hand(facts, pair.source_server, script) as other:
             answer = answers.diagnose(facts, *asked, "--packets", "40")
-            eventually(lambda hand=hand: hand.poll() is not None, "the other hand")
+            eventually(lambda other=other: other.poll() is not None, "the other hand")
         if not answer.document["packets"]["colored"]:
             break
     why = answer.first["why"]
@@ -63,3 +58,24 @@ def test_what_is_left_uncolored_is_no_silence(facts: Facts, traffic: Traffic) ->
     assert "no copy of them came to us" in why["summary"], answer.text()
     count = int(why["summary"].split()[0])
     assert RATE_PPS * 3 <= count <= RATE_PPS * 10, answer.text()
+
+
+def test_what_is_left_at_the_next_server_meets_no_later_task(facts: Facts, traffic: Traffic) -> None:
+    """Cached flows of a task's color act by entries that are gone: here they drop. The next task takes another."""
+    pair = facts.pair("routed-remote", 4)
+    words = ("--from", pair.source, "--to", pair.destination, "--proto", "udp", "--dport", str(PORT))
+    traffic.ids.append(lab_command(facts, "traffic", "start", *words, "--rate", str(RATE_PPS)).strip())
+    asked = (*words, "--packets", "10", "--timeout", "8")
+    assert answers.diagnose(facts, *asked).code == 0
+    cached = facts.execute(pair.destination_server, "ovs-appctl", "dpctl/dump-flows")
+    (tos,) = {found for found in re.findall(r"tos=(0x[0-9a-f]+)/0xfc", cached) if int(found, 16) >> 2 & 3 == 3}
+    with hand(facts, pair.destination_server, HAND_THERE.format(tos=tos)) as process:
+        answer = answers.diagnose(facts, *asked)
+        process.terminate()
+    assert (answer.code, answer.document["packets"]["delivered"]) == (0, 10), answer.text()
+
+
+def hand(facts: Facts, server: str, script: str) -> subprocess.Popen[bytes]:
+    """Begins a script on a server; it ends after a while whatever it does."""
+    argv = ["lab", "exec", "--lab", facts.lab, server, "--", "timeout", "20", "sh", "-c", script]
+    return subprocess.Popen([*PROGRAM, *argv], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

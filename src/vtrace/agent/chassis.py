@@ -24,6 +24,7 @@ from vtrace.agent.mark_bits import fresh_bits
 from vtrace.agent.other_runs import Counted, counted, hit, taken
 from vtrace.agent.others import LOOK_EVERY_S, OthersWatch
 from vtrace.agent.own import OwnEntries
+from vtrace.agent.recent_colors import RecentColors
 from vtrace.agent.run_mark import RunMark
 from vtrace.agent.standing import standing
 from vtrace.agent.survey import colors_used, entries_at_top, local_vifs
@@ -91,6 +92,7 @@ class ChassisAgent:
         self._ofctl = OfCtl(os.path.join(rundir, f"{bridge}.mgmt"))
         self._claims = Claims(self._ofctl)
         self._mark = RunMark(rundir, bridge)
+        self._recent = RecentColors(rundir, bridge)
         self._own = OwnEntries()
         self._others = OthersWatch(self._ofctl, self._claims, self._own)
         self._named = NamedIds()
@@ -174,6 +176,10 @@ class ChassisAgent:
             await self._ofctl.dump_entries(cookie=(registry.COOKIE_MAGIC << 48, registry.COOKIE_MAGIC_MASK))
         )
 
+    async def color_ages_s(self) -> dict[int, float]:
+        """How long ago colors were last in use on the bridge, of those that were lately."""
+        return self._recent.ages_s()
+
     async def claim(self, color: int) -> Claim:
         """Claims a color, and with the first one generation, controller id and meters; unlocks the bridge."""
         try:
@@ -186,6 +192,7 @@ class ChassisAgent:
                 self._colored_before = counted(ours)
             await self._hold(color)
             self._colors.add(color)
+            self._recent.note([color])
         finally:
             await self._lock.aclose()
             self._lock = AsyncExitStack()
@@ -425,6 +432,7 @@ class ChassisAgent:
         if len(left) <= restoring:
             await self._claims.release()
             self._mark.drop()
+        self._recent.note(self._colors)
         return AgentCost(entries_installed=self._installed, entries_left=len(left))
 
     async def _restore_on(self) -> int:

@@ -62,6 +62,7 @@ class Arming:
         self.left: set[int] = set()
         self._epoch = 0
         self._used: dict[str, tuple[int, ...]] = {}
+        self._ages_s: dict[str, dict[int, float]] = {}
         self.stopped: set[int] = set()
         # By epoch, the chassis without entries of ours when those of the others were put on.
         self.bare: dict[int, frozenset[str]] = {}
@@ -111,9 +112,10 @@ class Arming:
             free = [color for color in POOL_2 if color not in used and color != original_dscp]
             if not free:
                 raise self._no_color(original_dscp)
-            await self._on_all(self._claim, free[0])
+            color = longest_unused(free, tuple(self._ages_s.values()))
+            await self._on_all(self._claim, color)
         self._epoch += 1
-        use = ColorUse(color=free[0], epoch=self._epoch, original_dscp=original_dscp)
+        use = ColorUse(color=color, epoch=self._epoch, original_dscp=original_dscp)
         self.uses[original_dscp] = use
         return use
 
@@ -163,6 +165,7 @@ class Arming:
         if name not in self.scopes.surveys:
             self.scopes.surveys[name] = await self._agents[name].survey()
         self._used[name] = await self._agents[name].colors_used()
+        self._ages_s[name] = await self._agents[name].color_ages_s()
 
     async def _claim(self, name: str, color: int) -> None:
         self.claims[name] = await self._agents[name].claim(color)
@@ -537,3 +540,14 @@ class Arming:
 def exact(match: str) -> str:
     """The match of an entry as a flow for a trace, which takes no masks: an untagged frame has no tag at all."""
     return ",".join(word for word in match.split(",") if "/" not in word)
+
+
+def longest_unused(free: Sequence[int], ages_s: Sequence[Mapping[int, float]]) -> int:
+    """The first color that was not in use lately, else the one whose last use is longest ago.
+
+    Cached flows may match the others still, and not act by this task's entries (docs/adr/0019).
+
+    Args:
+        ages_s: of each server, how long ago colors were last in use, of those that were lately.
+    """
+    return max(free, key=lambda color: min((ages[color] for ages in ages_s if color in ages), default=math.inf))

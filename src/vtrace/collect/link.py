@@ -175,6 +175,10 @@ class AgentLink(Protocol):
         """The colors that entries of ours, of any run, hold on the bridge."""
         ...
 
+    async def color_ages_s(self) -> dict[int, float]:
+        """How long ago colors were last in use on the bridge, of those that were lately."""
+        ...
+
     async def claim(self, color: int) -> Claim:
         """Claims a color, and with the first one generation, controller id and meters; unlocks the bridge."""
 

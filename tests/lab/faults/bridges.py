@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 from vtrace.lab import state as lab_state
 from vtrace.lab.programs import run_on
@@ -51,6 +52,13 @@ def servers(lab: str) -> list[str]:
 def all_standing(lab: str) -> dict[str, Standing]:
     """What stands on every server."""
     return {server: standing(lab, server) for server in servers(lab)}
+
+
+def forget_colors(lab: str) -> None:
+    """Has the servers forget which colors were in use lately: the next task takes the lowest."""
+    state = lab_state.require(lab)
+    for server in state.servers:
+        (Path(server.rundir) / "vtrace.br-int.colors").unlink(missing_ok=True)
 
 
 def complaints(before: dict[str, Standing], after: dict[str, Standing]) -> list[str]:

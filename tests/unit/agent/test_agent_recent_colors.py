@@ -1,0 +1,75 @@
+"""Colors that a bridge has had lately, from run to run."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from vtrace.agent.recent_colors import KEPT_S, RecentColors
+from vtrace.analyzer.arming import longest_unused
+
+
+@pytest.fixture
+def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    clock = [1000.0]
+    monkeypatch.setattr(time, "clock_gettime", lambda _: clock[0])
+    return clock
+
+
+def test_another_run_knows_them(tmp_path: Path, now: list[float]) -> None:
+    RecentColors(str(tmp_path), "br-int").note([3, 11])
+    now[0] += 4
+    RecentColors(str(tmp_path), "br-int").note([11])
+    now[0] += 2
+    assert RecentColors(str(tmp_path), "br-int").ages_s() == {3: 6.0, 11: 2.0}
+    assert RecentColors(str(tmp_path), "br-other").ages_s() == {}
+    assert [path.name for path in tmp_path.iterdir()] == ["vtrace.br-int.colors"]
+
+
+def test_they_are_forgotten(tmp_path: Path, now: list[float]) -> None:
+    recent = RecentColors(str(tmp_path), "br-int")
+    recent.note([3])
+    now[0] += KEPT_S - 1
+    recent.note([7])
+    now[0] += 2
+    assert recent.ages_s() == {7: 2.0}
+    recent.note([15])
+    assert len((tmp_path / "vtrace.br-int.colors").read_text().splitlines()) == 2
+
+
+def test_what_can_not_be_read_is_not_known(tmp_path: Path, now: list[float]) -> None:
+    path = tmp_path / "vtrace.br-int.colors"
+    # Of another start of the machine; no color; no numbers; cut off; one that is right.
+    path.write_bytes(b"3 5000\n4 999\n7 nan\n11 inf\n\xff\xfe x\n15\n19 999 9\n-1 999\n23 998.5")
+    recent = RecentColors(str(tmp_path), "br-int")
+    assert recent.ages_s() == {23: 1.5}
+    recent.note([27])
+    assert recent.ages_s() == {23: 1.5, 27: 0.0}
+    missing = RecentColors(str(tmp_path / "none"), "br-int")
+    missing.note([3])
+    assert missing.ages_s() == {}
+
+
+def test_no_link_is_followed(tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.write_text("keep")
+    (tmp_path / "vtrace.br-int.colors").symlink_to(other)
+    RecentColors(str(tmp_path), "br-int").note([3])
+    assert other.read_text() == "keep"
+
+
+@pytest.mark.parametrize(
+    ("ages", "chosen"),
+    [
+        ([], 3),
+        ([{3: 1.0}], 7),
+        ([{7: 1.0}, {3: 50.0}], 11),
+        # All were in use lately: on no server is the chosen one's use as fresh as the others'.
+        ([{3: 5.0, 7: 9.0, 11: 20.0}, {11: 8.0}], 7),
+    ],
+    ids=["none", "one", "on-different-servers", "all"],
+)
+def test_the_color_that_was_longest_unused_is_taken(ages: list[dict[int, float]], chosen: int) -> None:
+    assert longest_unused((3, 7, 11), ages) == chosen

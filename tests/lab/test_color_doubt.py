@@ -133,7 +133,7 @@ def check_sound_and_gone(watch: Watch, answer: Answer, before: dict[str, bridges
 @versions(0)
 def test_a_color_that_a_tenant_sends_already_is_not_taken(watch: Watch) -> None:
     """It is heard before anything is done to packets that carry it: not one of them is changed."""
-    bridges.forget_colors(watch.facts.lab)
+    eventually(lambda: bridges.forget_colors(watch.facts.lab), "cached flows of the test before to end", 25)
     before = bridges.all_standing(watch.facts.lab)
     with watch.mine(), watch.tenants(only(POOL_2[0]), 100):
         eventually(lambda: any(p.dscp == POOL_2[0] for p in watch.receiver.read()), "the tenant's packets")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
+import math
+import re
 from collections.abc import Sequence
 
 import msgspec
@@ -10,11 +12,14 @@ import msgspec
 from vtrace.collect.link import SiteQuestion
 from vtrace.model.openflow import DatapathFlow
 from vtrace.ovs import datapath
-from vtrace.ovs.flowtext import is_decimal, masked
+from vtrace.ovs.flowtext import is_decimal, masked, seconds
 
 _MAX_PASSES = 16
 # A load balancer's connections part in their later passes.
 _MAX_CHAINS = 256
+
+# What `dpctl/dump-flows` prints of a flow that matches the TOS byte or traffic class, all of it or by a mask.
+_TOS_MATCH = re.compile(r"\bipv[46]\([^()]*?\bt(?:os|class)=(0x[0-9a-f]+|\d+)(?:/(0x[0-9a-f]+|\d+))?[,)]")
 
 # Source and destination port; None stands for any.
 Ports = tuple[int | None, int | None]
@@ -118,6 +123,23 @@ def _is_entry(flow: DatapathFlow, tos: int) -> bool:
 def is_neighbor_discovery(flow: DatapathFlow) -> bool:
     """Whether it is for neighbor solicitations or advertisements (RFC 4861)."""
     return "icmpv6(type=135" in flow.key or "icmpv6(type=136" in flow.key
+
+
+def dscps_matched(dump: str) -> dict[int, float]:
+    """The DSCPs that flows of a dump match, but 0, and how many seconds ago the last packet of one came.
+
+    Of a flow that leaves bits of the DSCP open, none. One whose only packet is the one that it was made for does not
+    say when that came: it counts as just now.
+    """
+    found: dict[int, float] = {}
+    for line in dump.splitlines():
+        match, _, rest = line.partition(" packets:")
+        for value, mask in _TOS_MATCH.findall(match):
+            dscp = int(value, 0) >> 2
+            if dscp and (not mask or int(mask, 0) & 0xFC == 0xFC):
+                used = rest.partition(" used:")[2].partition(",")[0]
+                found[dscp] = min(found.get(dscp, math.inf), 0.0 if used == "never" else seconds(used))
+    return found
 
 
 def colors(flow: DatapathFlow, tos: int) -> bool:

@@ -28,7 +28,17 @@ from vtrace.agent.recent_colors import RecentColors
 from vtrace.agent.run_mark import RunMark
 from vtrace.agent.standing import standing
 from vtrace.agent.survey import colors_used, entries_at_top, local_vifs
-from vtrace.collect.link import AgentCost, AgentEvent, AgentLost, Disturbed, FirstHits, SiteQuestion, Standing, Survey
+from vtrace.collect.link import (
+    AgentCost,
+    AgentEvent,
+    AgentLost,
+    ColorsBefore,
+    Disturbed,
+    FirstHits,
+    SiteQuestion,
+    Standing,
+    Survey,
+)
 from vtrace.color import registry
 from vtrace.color.refresh import refresh_entries
 from vtrace.errors import BridgeNotUnderstoodError, CannotWorkError, VTraceError
@@ -176,9 +186,9 @@ class ChassisAgent:
             await self._ofctl.dump_entries(cookie=(registry.COOKIE_MAGIC << 48, registry.COOKIE_MAGIC_MASK))
         )
 
-    async def color_ages_s(self) -> dict[int, float]:
-        """How long ago colors were last in use on the bridge, of those that were lately."""
-        return self._recent.ages_s()
+    async def colors_before(self) -> ColorsBefore:
+        """What is known of colors that no entry holds now."""
+        return ColorsBefore(ages_s=self._recent.ages_s(), cached_s=await self._inspector.cached_dscps())
 
     async def claim(self, color: int) -> Claim:
         """Claims a color, and with the first one generation, controller id and meters; unlocks the bridge."""

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 
 import anyio
 
-from vtrace.agent.cached import Wanted, colors, is_neighbor_discovery, likely_passes
+from vtrace.agent.cached import Wanted, colors, dscps_matched, is_neighbor_discovery, likely_passes
 from vtrace.agent.counters import DATAPATH, READ_EVERY_S, Counters, kind_of
 from vtrace.agent.ways import Ways, tunnel_bytes
 from vtrace.collect.link import NothingCachedError, SiteQuestion
@@ -26,6 +26,8 @@ from vtrace.ovs.bridge import BridgeFacts
 from vtrace.ovs.ofctl import OfCtl
 
 MIN_INTERVAL_S = 0.02
+# A dump of so many takes some 20 ms of ovs-vswitchd's main thread.
+MAX_DUMPED_FLOWS = 5000
 _TUNNEL_PORTS = {"geneve": "genev_sys_6081", "vxlan": "vxlan_sys_4789", "stt": "stt_sys_7471"}
 
 
@@ -67,6 +69,20 @@ class Inspector:
         # No event tells when the revalidators are done, and "revalidator/wait" takes a second longer than they do.
         while any(colors(flow, color << 2) for flow in await self._cached(path, ofport, Wanted())):  # noqa: ASYNC110
             await anyio.sleep(MIN_INTERVAL_S)
+
+    async def cached_dscps(self) -> dict[int, float]:
+        """The DSCPs that cached flows of a userspace datapath match, and how many seconds ago a packet had one.
+
+        None where there are too many flows to ask.
+
+        Such a flow may act on by what it was made for (docs/adr/0019). A kernel's datapath has none that do.
+        """
+        if self._facts is None or kind_of(self._facts) != "netdev":
+            return {}
+        path = unixctl.ctl_path(self._rundir, "ovs-vswitchd")
+        if datapath.flow_count(await unixctl.call(path, "dpctl/show")) > MAX_DUMPED_FLOWS:
+            return {}
+        return dscps_matched(await unixctl.call(path, "dpctl/dump-flows", DATAPATH, timeout_s=10))
 
     async def inspect(self, question: SiteQuestion) -> SiteReport:
         """Traces the flow as the tenant sends it, with the conntrack states that colored packets of it had.

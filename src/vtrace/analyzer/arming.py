@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from vtrace.analyzer.planning import follow_entries, request_entries, watch_entries, watched_vifs
 from vtrace.analyzer.scopes import Scopes
-from vtrace.collect.link import AgentLink
+from vtrace.collect.link import AgentLink, ColorsBefore
 from vtrace.color.entries import coloring_entries, probe_entries, reply_count_entries
 from vtrace.color.registry import POOL_2, Role
 from vtrace.errors import BridgeNotUnderstoodError, CannotWorkError, RefusedError, VTraceError, first_leaf
@@ -38,6 +38,8 @@ GIVE_UP_S = 3.0
 STOP_S = 5.0
 # A server that has not answered the first question by then is taken for dead.
 ANSWER_S = 8.0
+# A packet that had a color so long after a task had it is somebody else's.
+AFTER_S = 0.5
 
 
 class Arming:
@@ -62,7 +64,7 @@ class Arming:
         self.left: set[int] = set()
         self._epoch = 0
         self._used: dict[str, tuple[int, ...]] = {}
-        self._ages_s: dict[str, dict[int, float]] = {}
+        self._before: dict[str, ColorsBefore] = {}
         self.stopped: set[int] = set()
         # By epoch, the chassis without entries of ours when those of the others were put on.
         self.bare: dict[int, frozenset[str]] = {}
@@ -108,29 +110,29 @@ class Arming:
                 await self._agents[name].lock()
                 undo.push_async_callback(self._agents[name].abandon_claim)
             await self._survey_all()
-            used = {color for colors in self._used.values() for color in colors} | self.withdrawn | self.left
-            free = [color for color in POOL_2 if color not in used and color != original_dscp]
+            held = {color for colors in self._used.values() for color in colors}
+            sent = self.withdrawn | (sent_by_tenants(self._before.values()) - held)
+            free = [c for c in POOL_2 if c not in held | sent | self.left and c != original_dscp]
             if not free:
-                raise self._no_color(original_dscp)
-            color = longest_unused(free, tuple(self._ages_s.values()))
+                raise self._no_color(held - sent, sent & set(POOL_2))
+            color = longest_unused(free, self._before.values())
             await self._on_all(self._claim, color)
         self._epoch += 1
         use = ColorUse(color=color, epoch=self._epoch, original_dscp=original_dscp)
         self.uses[original_dscp] = use
         return use
 
-    def _no_color(self, original_dscp: int) -> CannotWorkError:
-        held = {color for colors in self._used.values() for color in colors} - self.withdrawn
+    def _no_color(self, held: Collection[int], sent: Collection[int]) -> CannotWorkError:
         why = []
-        if held or not self.withdrawn:
+        if held or not sent:
             why.append(f"{len(POOL_2)} tasks at once are the limit where they share a server")
-        if self.withdrawn:
-            why.append(f"tenants send packets with DSCP {', '.join(map(str, sorted(self.withdrawn)))} themselves")
+        if sent:
+            why.append(f"tenants send packets with DSCP {', '.join(map(str, sorted(sent)))} themselves")
         return CannotWorkError(
             "Every color is in use",
             ", ".join(sorted(self.scopes.live)),
             "; ".join(why),
-            "Try again later" if self.withdrawn else "Wait until another task has ended",
+            "Try again later" if sent else "Wait until another task has ended",
         )
 
     async def _survey_all(self) -> None:
@@ -165,7 +167,7 @@ class Arming:
         if name not in self.scopes.surveys:
             self.scopes.surveys[name] = await self._agents[name].survey()
         self._used[name] = await self._agents[name].colors_used()
-        self._ages_s[name] = await self._agents[name].color_ages_s()
+        self._before[name] = await self._agents[name].colors_before()
 
     async def _claim(self, name: str, color: int) -> None:
         self.claims[name] = await self._agents[name].claim(color)
@@ -542,12 +544,24 @@ def exact(match: str) -> str:
     return ",".join(word for word in match.split(",") if "/" not in word)
 
 
-def longest_unused(free: Sequence[int], ages_s: Sequence[Mapping[int, float]]) -> int:
-    """The first color that was not in use lately, else the one whose last use is longest ago.
+def sent_by_tenants(before: Iterable[ColorsBefore]) -> set[int]:
+    """The colors that cached flows match for packets that came after any task had the color."""
+    return {
+        color
+        for b in before
+        for color, idle_s in b.cached_s.items()
+        if idle_s + AFTER_S < b.ages_s.get(color, math.inf)
+    }
 
-    Cached flows may match the others still, and not act by this task's entries (docs/adr/0019).
 
-    Args:
-        ages_s: of each server, how long ago colors were last in use, of those that were lately.
+def longest_unused(free: Sequence[int], before: Collection[ColorsBefore]) -> int:
+    """The first color that no task had lately, else the one that was longest unused; last those of cached flows.
+
+    These may not act by this task's entries (docs/adr/0019).
     """
-    return max(free, key=lambda color: min((ages[color] for ages in ages_s if color in ages), default=math.inf))
+
+    def rank(color: int) -> tuple[bool, float]:
+        age_s = min((b.ages_s[color] for b in before if color in b.ages_s), default=math.inf)
+        return all(color not in b.cached_s for b in before), age_s
+
+    return max(free, key=rank)

@@ -156,6 +156,19 @@ class FirstHits(msgspec.Struct, frozen=True, kw_only=True):
     taken: Mapping[int, int] = {}
 
 
+class ColorsBefore(msgspec.Struct, frozen=True, kw_only=True):
+    """What a bridge has of colors that were in use before: cached flows may act by entries that are gone.
+
+    Attributes:
+        ages_s: how long ago tasks last had them, of those that had one lately.
+        cached_s: those that cached flows match, and how long ago a packet had it, whoever sent it; empty where that
+            can't be asked.
+    """
+
+    ages_s: Mapping[int, float] = {}
+    cached_s: Mapping[int, float] = {}
+
+
 class AgentLink(Protocol):
     """An agent as the analyzer sees it. Every call has a time limit of its own."""
 
@@ -175,8 +188,8 @@ class AgentLink(Protocol):
         """The colors that entries of ours, of any run, hold on the bridge."""
         ...
 
-    async def color_ages_s(self) -> dict[int, float]:
-        """How long ago colors were last in use on the bridge, of those that were lately."""
+    async def colors_before(self) -> ColorsBefore:
+        """What is known of colors that no entry holds now."""
         ...
 
     async def claim(self, color: int) -> Claim:

@@ -6,6 +6,7 @@ A dump runs in vswitchd's main thread and lists every cached flow, so callers gi
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 
 from vtrace.errors import ProtocolError
@@ -14,6 +15,7 @@ from vtrace.ovs.flowtext import masked, match_fields, number, seconds, split_top
 from vtrace.ovs.unixctl import call
 
 _DSCP_MASK = 0xFC
+_FLOWS = re.compile(r"^\s+flows: (\d+)$", re.MULTILINE)
 # openvswitch.h, OVS_CS_F_*.
 _CT_FLAGS = (
     (0x01, "new"),
@@ -57,6 +59,11 @@ async def dump_flows(
         for flow in parse_dump(await call(path, "dpctl/dump-flows", *words, timeout_s=timeout_s)):
             flows[flow.ufid or flow.key] = flow
     return of_tos(tuple(flows.values()), tos)
+
+
+def flow_count(shown: str) -> int:
+    """How many flows all datapaths have cached, of what `dpctl/show` prints."""
+    return sum(int(count) for count in _FLOWS.findall(shown))
 
 
 def parse_dump(text: str) -> tuple[DatapathFlow, ...]:

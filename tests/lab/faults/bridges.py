@@ -54,11 +54,18 @@ def all_standing(lab: str) -> dict[str, Standing]:
     return {server: standing(lab, server) for server in servers(lab)}
 
 
-def forget_colors(lab: str) -> None:
-    """Has the servers forget which colors were in use lately: the next task takes the lowest."""
+def forget_colors(lab: str) -> bool:
+    """Has the servers forget which colors were in use lately, and whether their cached flows did so too.
+
+    Then the next task takes the lowest.
+    """
     state = lab_state.require(lab)
+    cached = ""
     for server in state.servers:
         (Path(server.rundir) / "vtrace.br-int.colors").unlink(missing_ok=True)
+        cached += run_on(state, server.name, ["ovs-appctl", "dpctl/dump-flows"])
+    matched = re.findall(r"ipv[46]\([^)]*(?:tos|tclass)=(0x[0-9a-f]+)/0xfc", cached)
+    return not any(int(tos, 16) >> 2 & 3 == 3 for tos in matched)
 
 
 def complaints(before: dict[str, Standing], after: dict[str, Standing]) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from vtrace.agent.cached import Wanted, likely_passes
+from vtrace.agent.cached import Wanted, dscps_matched, likely_passes
 from vtrace.collect.link import SiteQuestion
 from vtrace.ovs.datapath import parse_dump
 
@@ -153,3 +153,18 @@ def test_a_load_balancer_of_ipv6_too() -> None:
         lost=True,
     )
     assert [flow.ufid for flow in likely_passes(parse_dump(TRANSLATED_6), question, COLOR)] == ["1", "2"]
+
+
+def test_the_dscps_that_a_dump_matches() -> None:
+    """Of what packets have, not of a tunnel's header or what actions set; 0 is nobody's."""
+    lines = (
+        "in_port(2),ipv4(src=10.1.1.12,tos=0x8c/0xfc,frag=no), packets:9, bytes:1, used:3.125s, actions:3",
+        "in_port(2),ipv4(src=10.1.1.13,tos=0x8c/0xfc,frag=no), packets:9, bytes:1, used:1.5s, actions:3",
+        "recirc_id(4),in_port(2),ipv6(proto=17,tclass=0x4f,hlimit=63), packets:0, bytes:0, used:never, actions:3",
+        "in_port(2),ipv4(tos=0/0xfc,frag=no), packets:1, bytes:1, used:1.0s, actions:set(ipv4(tos=0x1c/0xfc)),3",
+        "in_port(2),ipv4(tos=0x3/0x3,frag=no), packets:1, bytes:1, used:1.0s, actions:3",
+        "in_port(2),ipv4(tos=0x2c/0,frag=no), packets:1, bytes:1, used:1.0s, actions:3",
+        "tunnel(tun_id=0x2,tos=0x5c,ttl=63),in_port(2),ipv4(frag=no), packets:1, bytes:1, used:1.0s, actions:3",
+    )
+    assert dscps_matched("flow-dump from the main thread:\n" + "\n".join(lines)) == {0x8C >> 2: 1.5, 0x4F >> 2: 0.0}
+    assert dscps_matched("") == {}

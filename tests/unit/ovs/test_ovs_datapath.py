@@ -111,3 +111,12 @@ def test_garbage_is_refused_or_read(text: str) -> None:
     for read in (datapath.parse_flow, lambda t: datapath.ends_in_drop(flow(t)), lambda t: datapath.outputs(flow(t))):
         with contextlib.suppress(ProtocolError):
             read(text)
+
+
+def test_how_many_flows_are_cached() -> None:
+    shown = (
+        "netdev@ovs-netdev:\n  lookups: hit:17 missed:73 lost:0\n  flows: 71\n  port 0: ovs-netdev (tap)\n"
+        "system@ovs-system:\n  lookups: hit:1 missed:1 lost:0\n  flows: 1200\n  masks: hit:1 total:0 hit/pkt:0.00\n"
+    )
+    assert datapath.flow_count(shown) == 1271
+    assert datapath.flow_count("") == 0

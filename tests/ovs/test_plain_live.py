@@ -95,7 +95,7 @@ class Site:
         await self.install(mirror_entries(scope, self.layout, USE, self.claim, LIMITS))
         await self.install(port_doubt_entries((VM1, OTHER), scope, self.layout, USE, self.claim, 60))
         if colors:
-            await self.install(coloring_entries(FirstHop(pair=PAIR, vif=scope.vifs[0]), USE, scope, self.claim, 60))
+            await self.install(coloring_entries(FirstHop(pair=PAIR, vif=scope.vifs[0]), USE, scope, self.claim, 60, 4))
 
     async def install(self, entries: Sequence[PlannedEntry]) -> None:
         self.hooks.update({e.entry.cookie: e.hook for e in entries})

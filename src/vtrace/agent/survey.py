@@ -65,9 +65,9 @@ def colors_used(ours: Sequence[InstalledEntry]) -> tuple[int, ...]:
 
 
 def entries_at_top(entries: Sequence[InstalledEntry]) -> tuple[str, ...]:
-    """Entries of others at our own priority."""
+    """Entries of others at the priorities of ours that hold packets: which of two wins is undefined."""
     return tuple(
         f"table={e.table},priority={e.priority},{e.match} actions={e.actions}"
         for e in entries
-        if e.priority >= registry.PRIORITY_MATCH and not _is_ours(e)
+        if e.priority >= (registry.PRIORITY_MATCH if e.table else registry.PRIORITY_COLOR_REST) and not _is_ours(e)
     )

@@ -5,7 +5,9 @@ On: what watches for the color, then what restores, what matches, and what color
 
 from __future__ import annotations
 
+import itertools
 import math
+import secrets
 import time
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -63,6 +65,8 @@ class Arming:
         # Colors that only come off any more: a server that is out of reach may still put them on.
         self.left: set[int] = set()
         self._epoch = 0
+        # By which bit of a port coloring entries are halved: no two that follow one another by the same.
+        self._port_bits = itertools.cycle(secrets.SystemRandom().sample(range(16), 16))
         self._used: dict[str, tuple[int, ...]] = {}
         self._before: dict[str, ColorsBefore] = {}
         self.stopped: set[int] = set()
@@ -462,7 +466,8 @@ class Arming:
         limit_s = self.limits.color_s - math.ceil(time.monotonic() - self._armed_s[use.color])
         if limit_s <= 0:
             return
-        planned = [entry for hop in hops for entry in coloring_entries(hop, use, scope, claim, limit_s)]
+        bit = next(self._port_bits)
+        planned = [entry for hop in hops for entry in coloring_entries(hop, use, scope, claim, limit_s, bit)]
         await agent.install(planned)
         for hop in hops:
             if self._paused or hop.pair.index in self.stopped | self.resting:

@@ -8,6 +8,7 @@ from vtrace.color import guard
 from vtrace.color.registry import (
     GENERATION_BITS,
     PRIORITY_COLOR,
+    PRIORITY_COLOR_REST,
     PRIORITY_COUNT_BASE,
     PRIORITY_PROBE_BASE,
     Role,
@@ -98,24 +99,58 @@ def copy_action(claim: Claim, meter: int) -> str:
     return f"controller(max_len={COPY_BYTES},id={claim.controller_id},meter_id={meter})"
 
 
+def halved_matches(pair: Pair, port_bit: int) -> list[tuple[str, int]]:
+    """The matches of a pair's packets with their priorities; of TCP and UDP in two halves by a bit of a port.
+
+    Cached flows that do not match this bit yet are deleted by their names, not changed in place (docs/adr/0019). Where
+    a pair gives both ports, and for other protocols, there is no such bit.
+
+    Args:
+        port_bit: 0 to 15.
+    """
+    found = []
+    six = pair.traffic.ip_version == 6
+    for headers in carried(pair):
+        match = _pair_match(pair, headers)
+        _, sport, dport = _asked(pair, headers)
+        protocols = {"": ("tcp", "udp"), "tcp": ("tcp",), "udp": ("udp",)}.get(headers.proto, ())
+        if None not in (sport, dport) or not protocols:
+            found.append((match, PRIORITY_COLOR))
+            continue
+        if not headers.proto:
+            found.append((match, PRIORITY_COLOR_REST))
+        end, bit = ("src" if sport is None else "dst"), f"0x{1 << port_bit:x}"
+        for protocol in protocols:
+            first, _, rest = match.partition(",")
+            word = first if headers.proto else protocol + ("6" if six else "")
+            for half in ("0", bit):
+                found.append((f"{word},{rest},{protocol}_{end}={half}/{bit}", PRIORITY_COLOR))
+    return list(dict.fromkeys(found))
+
+
 def coloring_entries(
-    hop: FirstHop, use: ColorUse, scope: Scope, claim: Claim, hard_timeout_s: int
+    hop: FirstHop, use: ColorUse, scope: Scope, claim: Claim, hard_timeout_s: int, port_bit: int
 ) -> list[PlannedEntry]:
-    """Color the pair's packets that carry the color's original DSCP, and copy them. All have one cookie."""
+    """Color the pair's packets that carry the color's original DSCP, and copy them. All have one cookie.
+
+    Args:
+        port_bit: another one each time, 0 to 15 (`halved_matches`).
+    """
+    fragments = [(match, PRIORITY_COLOR) for match in fragment_matches(hop.pair)]
     return [
-        _coloring_entry(match, hop, use, scope, claim, hard_timeout_s)
-        for match in (*pair_matches(hop.pair), *fragment_matches(hop.pair))
+        _coloring_entry(match, priority, hop, use, scope, claim, hard_timeout_s)
+        for match, priority in (*halved_matches(hop.pair, port_bit), *fragments)
     ]
 
 
 def _coloring_entry(
-    match: str, hop: FirstHop, use: ColorUse, scope: Scope, claim: Claim, hard_timeout_s: int
+    match: str, priority: int, hop: FirstHop, use: ColorUse, scope: Scope, claim: Claim, hard_timeout_s: int
 ) -> PlannedEntry:
     bits = scope.layout.guard
     return PlannedEntry(
         entry=FlowEntry(
             table=_TABLE_0,
-            priority=PRIORITY_COLOR,
+            priority=priority,
             cookie=cookie(Role.COLOR, claim.generation, color=use.color, index=hop.pair.index),
             match=f"{hop.vif.match},{match},nw_tos={use.original_dscp << 2},{guard.match_none(bits)},"
             f"{guard.match_run(claim.generation, hop.pair.index)}",

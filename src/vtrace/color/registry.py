@@ -36,6 +36,8 @@ INDEX_BITS = 26
 
 PRIORITY_MATCH = 65535
 PRIORITY_COLOR = 65535
+# What colors packets of any protocol, below what colors its TCP and UDP packets.
+PRIORITY_COLOR_REST = 65534
 # Entries that only watch stand below, each run at a priority of its own (base plus generation), so that no two runs
 # ever have an entry with the same table, priority and match: the later would replace the earlier.
 PRIORITY_PROBE_BASE = 50000

@@ -85,9 +85,14 @@ def test_entries_of_others_at_our_priority() -> None:
     entries: list[InstalledEntry] = [
         installed("ip,nw_dst=10.0.0.1 actions=drop", priority=65535, table=8),
         installed("ip actions=drop", priority=65534),
+        installed("ip actions=drop", priority=65533),
+        installed("ip actions=drop", priority=65534, table=8),
         installed("ip actions=drop", priority=65535, cookie=cookie(Role.MATCH, 1), hard_timeout_s=30),
     ]
-    assert entries_at_top(entries) == ("table=8,priority=65535,ip,nw_dst=10.0.0.1 actions=drop",)
+    assert entries_at_top(entries) == (
+        "table=8,priority=65535,ip,nw_dst=10.0.0.1 actions=drop",
+        "table=0,priority=65534,ip actions=drop",
+    )
 
 
 def test_what_only_begins_as_our_cookies_do_is_somebody_elses() -> None:

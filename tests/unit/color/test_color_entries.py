@@ -14,6 +14,7 @@ from vtrace.color.entries import (
     coloring_entries,
     doubt_entries,
     fragment_matches,
+    halved_matches,
     neighbor_entries,
     pair_matches,
     probe_entries,
@@ -139,11 +140,12 @@ def test_all_fragments_of_a_datagram_or_none(
 
 
 def test_coloring_entry() -> None:
-    (found,) = coloring_entries(hop(), USE, scope(), CLAIM, 35)
+    made = coloring_entries(hop(pair(index=9, traffic=TrafficFilter(proto="icmp"))), USE, scope(), CLAIM, 35, 4)
+    (found,) = made
     # Cookie: 0x5654, role 1, generation 0xabc, color 7 << 26 = 0x1c000000, index 9. DSCP 10 << 2 = 40.
     assert found.entry.text() == (
         "table=0,priority=65535,cookie=0x56541abc1c000009,hard_timeout=35,"
-        "in_port=5,ip,nw_src=10.0.1.1,nw_dst=10.0.1.2,nw_tos=40,reg10=0/0xc000000,reg8=0/0xa,reg9=0/0xabc,"
+        "in_port=5,icmp,nw_src=10.0.1.1,nw_dst=10.0.1.2,nw_tos=40,reg10=0/0xc000000,reg8=0/0xa,reg9=0/0xabc,"
         "actions=load:0x7->NXM_OF_IP_TOS[2..7],load:0x1->NXM_NX_REG10[26..27],"
         f"{COPY_FIRST},resubmit(,0)"
     )
@@ -151,6 +153,40 @@ def test_coloring_entry() -> None:
     assert (found.hook.datapath, found.hook.in_key) == (1, 2)
     assert (found.hook.color, found.hook.epoch, found.hook.original_dscp) == (7, 3, 10)
     assert not found.hook.restores
+
+
+UDP_0 = "udp,nw_src=10.0.1.1,nw_dst=10.0.1.2"
+
+
+@pytest.mark.parametrize(
+    ("found", "matches"),
+    [
+        (
+            pair(traffic=TrafficFilter(proto="udp", dport=53)),
+            {f"{UDP_0},udp_dst=53,udp_src=0/0x10": 65535, f"{UDP_0},udp_dst=53,udp_src=0x10/0x10": 65535},
+        ),
+        (
+            pair(traffic=TrafficFilter(proto="udp", sport=68)),
+            {f"{UDP_0},udp_src=68,udp_dst=0/0x10": 65535, f"{UDP_0},udp_src=68,udp_dst=0x10/0x10": 65535},
+        ),
+        (pair(traffic=TrafficFilter(proto="udp", sport=68, dport=67)), {f"{UDP_0},udp_src=68,udp_dst=67": 65535}),
+        (pair(traffic=TrafficFilter(proto="icmp")), {"icmp,nw_src=10.0.1.1,nw_dst=10.0.1.2": 65535}),
+        (
+            ends(endpoint("a", "fd00::1"), endpoint("b", "fd00::2"), six=True),
+            {
+                "ipv6,ipv6_src=fd00::1,ipv6_dst=fd00::2": 65534,
+                "tcp6,ipv6_src=fd00::1,ipv6_dst=fd00::2,tcp_src=0/0x10": 65535,
+                "tcp6,ipv6_src=fd00::1,ipv6_dst=fd00::2,tcp_src=0x10/0x10": 65535,
+                "udp6,ipv6_src=fd00::1,ipv6_dst=fd00::2,udp_src=0/0x10": 65535,
+                "udp6,ipv6_src=fd00::1,ipv6_dst=fd00::2,udp_src=0x10/0x10": 65535,
+            },
+        ),
+    ],
+    ids=["udp", "udp from a port", "both ports", "icmp", "any 6"],
+)
+def test_packets_are_colored_in_halves(found: Pair, matches: dict[str, int]) -> None:
+    """By bit 4 of the port that is open, so that cached flows that don't match it go; together they are all."""
+    assert dict(halved_matches(found, 4)) == matches
 
 
 def test_probe_entries() -> None:
@@ -204,8 +240,8 @@ def test_replies_are_counted_without_color_or_copy() -> None:
 
 SIX = ends(endpoint("a", "fd00::1"), endpoint("b", "fd00::2"), six=True)
 EVERY = [
-    *coloring_entries(hop(), USE, scope(), CLAIM, 35),
-    *coloring_entries(hop(SIX), USE, scope(), CLAIM, 35),
+    *coloring_entries(hop(), USE, scope(), CLAIM, 35, 4),
+    *coloring_entries(hop(SIX), USE, scope(), CLAIM, 35, 4),
     *probe_entries(hop(), scope(), CLAIM, 35),
     *probe_entries(hop(SIX), scope(), CLAIM, 35),
     *neighbor_entries(scope().vifs[0], 4, scope(), CLAIM, 35),
@@ -254,8 +290,8 @@ def places(entries: list[PlannedEntry] | tuple[PlannedEntry, ...]) -> set[tuple[
 
 def test_entries_of_one_task_do_not_replace_each_other() -> None:
     planned = [
-        *coloring_entries(hop(), USE, scope(), CLAIM, 35),
-        *coloring_entries(hop(), replace(USE, color=11, original_dscp=0), scope(), CLAIM, 35),
+        *coloring_entries(hop(), USE, scope(), CLAIM, 35, 4),
+        *coloring_entries(hop(), replace(USE, color=11, original_dscp=0), scope(), CLAIM, 35, 4),
         *probe_entries(hop(), scope(), CLAIM, 35),
         *neighbor_entries(scope().vifs[0], 4, scope(), CLAIM, 35),
         *doubt_entries(scope(HV1).vifs, USE, scope(), CLAIM, 40),
@@ -271,7 +307,7 @@ def test_two_runs_for_one_pair_do_not_replace_each_others_entries(kind: str) -> 
     # design.md: "Any number of `diagnose` may run at once on the same bridges, also for the same pair."
     def made(claim: Claim, color: int) -> set[tuple[int, int, str]]:
         if kind == "coloring":
-            return places(coloring_entries(hop(), replace(USE, color=color), scope(), claim, 35))
+            return places(coloring_entries(hop(), replace(USE, color=color), scope(), claim, 35, 4))
         if kind == "probe":
             return places(probe_entries(hop(), scope(), claim, 35))
         if kind == "neighbor":
@@ -284,15 +320,15 @@ def test_two_runs_for_one_pair_do_not_replace_each_others_entries(kind: str) -> 
 def test_two_pairs_of_one_task_with_the_same_traffic_do_not_replace_each_others_entries() -> None:
     # --from a,b --to a,b --direction both: "a to b" and the reply of "b to a".
     one, two = hop(pair(index=0)), hop(pair(index=3, direction=Direction.REPLY))
-    for make in (probe_entries, lambda *rest: coloring_entries(rest[0], USE, *rest[1:])):
+    for make in (probe_entries, lambda *rest: coloring_entries(rest[0], USE, *rest[1:], 4)):
         assert not places(make(one, scope(), CLAIM, 35)) & places(make(two, scope(), CLAIM, 35))
 
 
 def test_entries_that_watch_stand_below_those_that_color_whatever_the_run() -> None:
     for generation in (1, 4095):
         claim = replace(CLAIM, generation=generation)
-        (color,) = coloring_entries(hop(), USE, scope(), claim, 35)
+        lowest = min(color.entry.priority for color in coloring_entries(hop(), USE, scope(), claim, 35, 4))
         (probe,) = probe_entries(hop(), scope(), claim, 35)
         counts = reply_count_entries(pair(), scope(HV2).vifs[0], scope(HV2), claim, 40)
         replies, errors = counts[0].entry.priority, counts[1].entry.priority
-        assert color.entry.priority > probe.entry.priority > 50_000 > errors > replies + 4000
+        assert lowest > probe.entry.priority > 50_000 > errors > replies + 4000

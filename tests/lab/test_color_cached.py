@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import subprocess
-import time
 
 import pytest
 from faults import answers
@@ -20,7 +19,6 @@ pytestmark = pytest.mark.lab
 PORT = 20999
 RATE_PPS = 5
 TRIES = 4
-ROUNDS = 3
 # Makes each flow that matches a color drop, again and again.
 HAND_THERE = """
 while true; do
@@ -81,26 +79,3 @@ def hand(facts: Facts, server: str, script: str) -> subprocess.Popen[bytes]:
     """Begins a script on a server; it ends after a while whatever it does."""
     argv = ["lab", "exec", "--lab", facts.lab, server, "--", "timeout", "20", "sh", "-c", script]
     return subprocess.Popen([*PROGRAM, *argv], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-
-@pytest.mark.parametrize("asked_proto", [("--proto", "udp"), ()], ids=["udp", "any"])
-def test_another_flow_of_the_same_vms_between_two_tasks_takes_nothing_from_the_second(
-    facts: Facts, traffic: Traffic, asked_proto: tuple[str, ...]
-) -> None:
-    """Its cached flow is wide, and takes in what the first task's narrow one does."""
-    pair = facts.pair("routed-remote", 4)
-    ends = ("--from", pair.source, "--to", pair.destination)
-    narrow = (*ends, "--proto", "udp", "--dport", str(PORT))
-
-    def send(port: int) -> None:
-        words = (*ends, "--proto", "udp", "--dport", str(port), "--rate", "20")
-        traffic.ids.append(lab_command(facts, "traffic", "start", *words).strip())
-
-    send(PORT)
-    for turn in range(1, ROUNDS + 1):
-        assert answers.diagnose(facts, *narrow, "--packets", "10", "--timeout", "8").code == 0
-        send(PORT + turn)
-        time.sleep(0.5)
-        second = narrow if asked_proto else ends
-        answer = answers.diagnose(facts, *second, "--packets", "10", "--timeout", "8")
-        assert (answer.code, answer.document["packets"]["delivered"]) == (0, 10), (turn, answer.text())

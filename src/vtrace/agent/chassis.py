@@ -178,6 +178,7 @@ class ChassisAgent:
             entries_at_top=tuple(text for entries in hooked for text in entries_at_top(entries)),
             hostname=facts.hostname,
             drops_fragments=await self._ofctl.drops_fragments(),
+            changes_flows_in_place=self._guard is not None,
         )
 
     async def colors_used(self) -> tuple[int, ...]:
@@ -428,6 +429,7 @@ class ChassisAgent:
         generation = registry.cookie(registry.Role.COLOR, claim.generation) & registry.GENERATION_MASK
         await self.remove(registry.Role.COLOR)
         await self.drain()
+        self._recent.note(self._colors)
         for role in (registry.Role.PROBE, registry.Role.NEIGHBOR, registry.Role.MATCH):
             await self.remove(role)
         restoring = await self._restore_on() if self.restores_on_s else 0
@@ -442,7 +444,6 @@ class ChassisAgent:
         if len(left) <= restoring:
             await self._claims.release()
             self._mark.drop()
-        self._recent.note(self._colors)
         return AgentCost(entries_installed=self._installed, entries_left=len(left))
 
     async def _restore_on(self) -> int:

@@ -6,6 +6,7 @@ Traces and dumps run in ovs-vswitchd's main thread, so they are made one at a ti
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Iterable, Mapping
@@ -28,6 +29,7 @@ from vtrace.ovs.ofctl import OfCtl
 MIN_INTERVAL_S = 0.02
 # A dump of so many takes some 20 ms of ovs-vswitchd's main thread.
 MAX_DUMPED_FLOWS = 5000
+DUMP_TIMEOUT_S = 1.5
 _TUNNEL_PORTS = {"geneve": "genev_sys_6081", "vxlan": "vxlan_sys_4789", "stt": "stt_sys_7471"}
 
 
@@ -73,16 +75,16 @@ class Inspector:
     async def cached_dscps(self) -> dict[int, float]:
         """The DSCPs that cached flows of a userspace datapath match, and how many seconds ago a packet had one.
 
-        None where there are too many flows to ask.
-
-        Such a flow may act on by what it was made for (docs/adr/0019). A kernel's datapath has none that do.
+        Such a flow may act on by what it was made for (docs/adr/0019). A kernel's datapath has none that do. None where
+        there are too many flows to ask, or no answer comes soon: it is a precaution, nothing waits for it.
         """
         if self._facts is None or kind_of(self._facts) != "netdev":
             return {}
         path = unixctl.ctl_path(self._rundir, "ovs-vswitchd")
-        if datapath.flow_count(await unixctl.call(path, "dpctl/show")) > MAX_DUMPED_FLOWS:
-            return {}
-        return dscps_matched(await unixctl.call(path, "dpctl/dump-flows", DATAPATH, timeout_s=10))
+        with anyio.move_on_after(DUMP_TIMEOUT_S), contextlib.suppress(VTraceError):
+            if datapath.flow_count(await unixctl.call(path, "dpctl/show", DATAPATH)) <= MAX_DUMPED_FLOWS:
+                return dscps_matched(await unixctl.call(path, "dpctl/dump-flows", DATAPATH))
+        return {}
 
     async def inspect(self, question: SiteQuestion) -> SiteReport:
         """Traces the flow as the tenant sends it, with the conntrack states that colored packets of it had.

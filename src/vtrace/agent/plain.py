@@ -96,6 +96,7 @@ class PlainAgent(ChassisAgent):
             entries_at_top=entries_at_top(await self._ofctl.dump_entries(table=0)),
             hostname=facts.hostname,
             drops_fragments=await self._ofctl.drops_fragments(),
+            changes_flows_in_place=facts.datapath_type == "netdev",
         )
 
     async def dscp_users(self) -> list[str]:

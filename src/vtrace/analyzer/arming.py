@@ -5,7 +5,6 @@ On: what watches for the color, then what restores, what matches, and what color
 
 from __future__ import annotations
 
-import itertools
 import math
 import secrets
 import time
@@ -65,8 +64,8 @@ class Arming:
         # Colors that only come off any more: a server that is out of reach may still put them on.
         self.left: set[int] = set()
         self._epoch = 0
-        # By which bit of a port coloring entries are halved: no two that follow one another by the same.
-        self._port_bits = itertools.cycle(secrets.SystemRandom().sample(range(16), 16))
+        # By which bit of a port a pair's coloring entries on a chassis were halved last.
+        self._port_bits: dict[tuple[str, int], int] = {}
         self._used: dict[str, tuple[int, ...]] = {}
         self._before: dict[str, ColorsBefore] = {}
         self.stopped: set[int] = set()
@@ -115,7 +114,7 @@ class Arming:
                 undo.push_async_callback(self._agents[name].abandon_claim)
             await self._survey_all()
             held = {color for colors in self._used.values() for color in colors}
-            sent = self.withdrawn | (sent_by_tenants(self._before.values()) - held)
+            sent = self.withdrawn | (sent_by_others(self._before.values()) - held)
             free = [c for c in POOL_2 if c not in held | sent | self.left and c != original_dscp]
             if not free:
                 raise self._no_color(held - sent, sent & set(POOL_2))
@@ -131,7 +130,8 @@ class Arming:
         if held or not sent:
             why.append(f"{len(POOL_2)} tasks at once are the limit where they share a server")
         if sent:
-            why.append(f"tenants send packets with DSCP {', '.join(map(str, sorted(sent)))} themselves")
+            numbers = ", ".join(map(str, sorted(sent)))
+            why.append(f"tenants send packets with DSCP {numbers} themselves, or somebody did in the last ten seconds")
         return CannotWorkError(
             "Every color is in use",
             ", ".join(sorted(self.scopes.live)),
@@ -272,7 +272,7 @@ class Arming:
             except VTraceError:
                 await self._agents[name].abandon_claim()
                 raise
-            if use.color in self._used[name]:
+            if use.color in self._used[name] or use.color in sent_by_others([self._before[name]]):
                 await self._agents[name].abandon_claim()
                 return False
             await self._claim(name, use.color)
@@ -466,8 +466,11 @@ class Arming:
         limit_s = self.limits.color_s - math.ceil(time.monotonic() - self._armed_s[use.color])
         if limit_s <= 0:
             return
-        bit = next(self._port_bits)
-        planned = [entry for hop in hops for entry in coloring_entries(hop, use, scope, claim, limit_s, bit)]
+        planned = [
+            entry
+            for hop in hops
+            for entry in coloring_entries(hop, use, scope, claim, limit_s, self._port_bit(name, hop.pair.index))
+        ]
         await agent.install(planned)
         for hop in hops:
             if self._paused or hop.pair.index in self.stopped | self.resting:
@@ -475,6 +478,14 @@ class Arming:
                 await agent.remove(Role.COLOR, color=use.color, index=hop.pair.index)
         for entry in planned[:1] if verify else ():
             await self._require_meter(agent, exact(entry.entry.match.rsplit(",reg10=", 1)[0]))
+
+    def _port_bit(self, name: str, pair: int) -> int | None:
+        """A bit of a port to halve coloring entries by, not the one of last time; None where that is for nothing."""
+        if not self.scopes.surveys[name].changes_flows_in_place:
+            return None
+        bit = secrets.choice([bit for bit in range(16) if bit != self._port_bits.get((name, pair))])
+        self._port_bits[name, pair] = bit
+        return bit
 
     async def _on_all(self, step: Callable[..., Coroutine[Any, Any, None]], *arguments: object) -> None:
         """A step on all chassis at once; the next one begins when all have done it."""
@@ -549,8 +560,8 @@ def exact(match: str) -> str:
     return ",".join(word for word in match.split(",") if "/" not in word)
 
 
-def sent_by_tenants(before: Iterable[ColorsBefore]) -> set[int]:
-    """The colors that cached flows match for packets that came after any task had the color."""
+def sent_by_others(before: Iterable[ColorsBefore]) -> set[int]:
+    """The colors that cached flows match for packets that came after any task had the color, as far as is known."""
     return {
         color
         for b in before

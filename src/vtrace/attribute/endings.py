@@ -36,8 +36,7 @@ from vtrace.model.inspection import Inspection
 from vtrace.model.inventory import FIRST_MULTICAST_KEY, OUTWARD, Inventory, LogicalPort
 from vtrace.model.record import Disposition, LogRecord, Point, flow_id
 
-# The lowest priority of what colors (docs/pipeline.md): somebody else's entry from there on may take a packet first.
-TOP_PRIORITY = 65534
+TOP_PRIORITY = 65535
 LOST = ("dropped", "lost_between")
 # For so long before and after our entries were taken off a chassis a missing record there says nothing.
 DISTURBED_NS = 3_000_000_000

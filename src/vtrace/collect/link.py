@@ -73,6 +73,7 @@ class Survey(msgspec.Struct, frozen=True, kw_only=True):
 
     `entries_at_top` are entries of others at our own priority, as text (which of two such entries wins is
     undefined). `plain` is there on a bridge without OVN; `tunnels` are then its ports to other bridges of the task.
+    `changes_flows_in_place`: its datapath may give new actions to another cached flow than is meant (docs/adr/0019).
     """
 
     chassis: str
@@ -82,6 +83,7 @@ class Survey(msgspec.Struct, frozen=True, kw_only=True):
     tunnels: tuple[TunnelPort, ...]
     entries_at_top: tuple[str, ...] = ()
     drops_fragments: bool = False
+    changes_flows_in_place: bool = False
     hostname: str = ""
     plain: PlainLayout | None = None
 

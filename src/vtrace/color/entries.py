@@ -99,15 +99,17 @@ def copy_action(claim: Claim, meter: int) -> str:
     return f"controller(max_len={COPY_BYTES},id={claim.controller_id},meter_id={meter})"
 
 
-def halved_matches(pair: Pair, port_bit: int) -> list[tuple[str, int]]:
+def halved_matches(pair: Pair, port_bit: int | None) -> list[tuple[str, int]]:
     """The matches of a pair's packets with their priorities; of TCP and UDP in two halves by a bit of a port.
 
     Cached flows that do not match this bit yet are deleted by their names, not changed in place (docs/adr/0019). Where
     a pair gives both ports, and for other protocols, there is no such bit.
 
     Args:
-        port_bit: 0 to 15.
+        port_bit: 0 to 15; None: whole, since the datapath always changes the flow that is meant.
     """
+    if port_bit is None:
+        return [(match, PRIORITY_COLOR) for match in pair_matches(pair)]
     found = []
     six = pair.traffic.ip_version == 6
     for headers in carried(pair):
@@ -129,12 +131,12 @@ def halved_matches(pair: Pair, port_bit: int) -> list[tuple[str, int]]:
 
 
 def coloring_entries(
-    hop: FirstHop, use: ColorUse, scope: Scope, claim: Claim, hard_timeout_s: int, port_bit: int
+    hop: FirstHop, use: ColorUse, scope: Scope, claim: Claim, hard_timeout_s: int, port_bit: int | None
 ) -> list[PlannedEntry]:
     """Color the pair's packets that carry the color's original DSCP, and copy them. All have one cookie.
 
     Args:
-        port_bit: another one each time, 0 to 15 (`halved_matches`).
+        port_bit: another one each time, 0 to 15, or None (`halved_matches`).
     """
     fragments = [(match, PRIORITY_COLOR) for match in fragment_matches(hop.pair)]
     return [

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from vtrace.agent.recent_colors import KEPT_S, RecentColors
-from vtrace.analyzer.arming import longest_unused, sent_by_tenants
+from vtrace.analyzer.arming import longest_unused, sent_by_others
 from vtrace.collect.link import ColorsBefore
+from vtrace.color.registry import POOL_2
 
 
 @pytest.fixture
@@ -36,29 +39,57 @@ def test_they_are_forgotten(tmp_path: Path, now: list[float]) -> None:
     recent.note([7])
     now[0] += 2
     assert recent.ages_s() == {7: 2.0}
-    recent.note([15])
-    assert len((tmp_path / "vtrace.br-int.colors").read_text().splitlines()) == 2
 
 
 def test_what_can_not_be_read_is_not_known(tmp_path: Path, now: list[float]) -> None:
     path = tmp_path / "vtrace.br-int.colors"
-    # Of another start of the machine; no color; no numbers; cut off; one that is right.
-    path.write_bytes(b"3 5000\n4 999\n7 nan\n11 inf\n\xff\xfe x\n15\n19 999 9\n-1 999\n23 998.5")
+    # Lines for 3, 7, 11, 15, 19, 23: of another start of the machine, no numbers, one that is right, one cut off.
+    lines = ("5000.000", "nan", "inf", "\xff", "998.500", "9")
+    path.write_bytes(b"".join(line.encode("latin-1").rjust(19) + b"\n" for line in lines)[:-4])
     recent = RecentColors(str(tmp_path), "br-int")
-    assert recent.ages_s() == {23: 1.5}
-    recent.note([27])
-    assert recent.ages_s() == {23: 1.5, 27: 0.0}
+    assert recent.ages_s() == {19: 1.5}
+    recent.note([63])
+    assert recent.ages_s() == {19: 1.5, 63: 0.0}
     missing = RecentColors(str(tmp_path / "none"), "br-int")
     missing.note([3])
     assert missing.ages_s() == {}
 
 
-def test_no_link_is_followed(tmp_path: Path) -> None:
-    other = tmp_path / "other"
-    other.write_text("keep")
-    (tmp_path / "vtrace.br-int.colors").symlink_to(other)
+def test_runs_that_write_at_once_lose_nothing(tmp_path: Path) -> None:
+    runs = [RecentColors(str(tmp_path), "br-int") for _ in POOL_2]
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(lambda run, color: run.note([color]), runs, POOL_2))
+    assert sorted(runs[0].ages_s()) == list(POOL_2)
+
+
+def test_another_users_file_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "vtrace.br-int.colors"
+    path.write_text("theirs")
+    really, refused = os.open, [path]
+
+    def no(where: Path, *rest: int) -> int:
+        if refused and where == path:
+            raise PermissionError(refused.pop())
+        return really(where, *rest)
+
+    monkeypatch.setattr(os, "open", no)
     RecentColors(str(tmp_path), "br-int").note([3])
-    assert other.read_text() == "keep"
+    assert sorted(RecentColors(str(tmp_path), "br-int").ages_s()) == [3]
+
+
+def test_no_link_is_followed_and_no_pipe_is_waited_for(tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.write_text(f"{time.clock_gettime(time.CLOCK_BOOTTIME):19.3f}\n")
+    before = other.read_text()
+    link = tmp_path / "vtrace.br-int.colors"
+    link.symlink_to(other)
+    RecentColors(str(tmp_path), "br-int").note([7])
+    assert other.read_text() == before
+    assert RecentColors(str(tmp_path), "br-int").ages_s() == {}
+    link.unlink()
+    os.mkfifo(link)
+    RecentColors(str(tmp_path), "br-int").note([7])
+    assert RecentColors(str(tmp_path), "br-int").ages_s() == {}
 
 
 @pytest.mark.parametrize(
@@ -83,5 +114,5 @@ def test_colors_of_packets_that_came_after_every_task_are_tenants() -> None:
     """On any server; a task's own flows have had no packet since."""
     one = ColorsBefore(ages_s={3: 2.0, 7: 4.0}, cached_s={3: 2.1, 7: 0.3, 11: 9.0, 46: 0.0})
     other = ColorsBefore(ages_s={15: 1.0}, cached_s={15: 0.9, 19: 0.0})
-    assert sent_by_tenants([one, other]) == {7, 11, 46, 19}
-    assert sent_by_tenants([ColorsBefore(), ColorsBefore(ages_s={3: 100.0})]) == set()
+    assert sent_by_others([one, other]) == {7, 11, 46, 19}
+    assert sent_by_others([ColorsBefore(), ColorsBefore(ages_s={3: 100.0})]) == set()

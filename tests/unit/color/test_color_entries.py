@@ -187,6 +187,7 @@ UDP_0 = "udp,nw_src=10.0.1.1,nw_dst=10.0.1.2"
 def test_packets_are_colored_in_halves(found: Pair, matches: dict[str, int]) -> None:
     """By bit 4 of the port that is open, so that cached flows that don't match it go; together they are all."""
     assert dict(halved_matches(found, 4)) == matches
+    assert halved_matches(found, None) == [(match, 65535) for match in pair_matches(found)]
 
 
 def test_probe_entries() -> None:

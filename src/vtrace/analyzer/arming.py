@@ -8,19 +8,20 @@ from __future__ import annotations
 import math
 import secrets
 import time
-from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
 import anyio
 from msgspec.structs import replace
 
+from vtrace.analyzer.choosing import all_in_use, longest_unused, sent_by_others
 from vtrace.analyzer.planning import follow_entries, request_entries, watch_entries, watched_vifs
 from vtrace.analyzer.scopes import Scopes
 from vtrace.collect.link import AgentLink, ColorsBefore
 from vtrace.color.entries import coloring_entries, probe_entries, reply_count_entries
 from vtrace.color.registry import POOL_2, Role
-from vtrace.errors import BridgeNotUnderstoodError, CannotWorkError, RefusedError, VTraceError, first_leaf
+from vtrace.errors import BridgeNotUnderstoodError, RefusedError, VTraceError, first_leaf
 from vtrace.model.inventory import Inventory
 from vtrace.model.plan import Claim, ColorUse, FirstHop, PlannedEntry, TimeLimits
 from vtrace.model.task import Direction, Pair
@@ -39,8 +40,6 @@ GIVE_UP_S = 3.0
 STOP_S = 5.0
 # A server that has not answered the first question by then is taken for dead.
 ANSWER_S = 8.0
-# A packet that had a color so long after a task had it is somebody else's.
-AFTER_S = 0.5
 
 
 class Arming:
@@ -117,27 +116,13 @@ class Arming:
             sent = self.withdrawn | (sent_by_others(self._before.values()) - held)
             free = [c for c in POOL_2 if c not in held | sent | self.left and c != original_dscp]
             if not free:
-                raise self._no_color(held - sent, sent & set(POOL_2))
+                raise all_in_use(sorted(self.scopes.live), held - sent, sent & set(POOL_2))
             color = longest_unused(free, self._before.values())
             await self._on_all(self._claim, color)
         self._epoch += 1
         use = ColorUse(color=color, epoch=self._epoch, original_dscp=original_dscp)
         self.uses[original_dscp] = use
         return use
-
-    def _no_color(self, held: Collection[int], sent: Collection[int]) -> CannotWorkError:
-        why = []
-        if held or not sent:
-            why.append(f"{len(POOL_2)} tasks at once are the limit where they share a server")
-        if sent:
-            numbers = ", ".join(map(str, sorted(sent)))
-            why.append(f"tenants send packets with DSCP {numbers} themselves, or somebody did in the last ten seconds")
-        return CannotWorkError(
-            "Every color is in use",
-            ", ".join(sorted(self.scopes.live)),
-            "; ".join(why),
-            "Try again later" if sent else "Wait until another task has ended",
-        )
 
     async def _survey_all(self) -> None:
         """Looks at all bridges; goes on without a server that does not answer, if packets can be colored elsewhere.
@@ -558,26 +543,3 @@ class Arming:
 def exact(match: str) -> str:
     """The match of an entry as a flow for a trace, which takes no masks: an untagged frame has no tag at all."""
     return ",".join(word for word in match.split(",") if "/" not in word)
-
-
-def sent_by_others(before: Iterable[ColorsBefore]) -> set[int]:
-    """The colors that cached flows match for packets that came after any task had the color, as far as is known."""
-    return {
-        color
-        for b in before
-        for color, idle_s in b.cached_s.items()
-        if idle_s + AFTER_S < b.ages_s.get(color, math.inf)
-    }
-
-
-def longest_unused(free: Sequence[int], before: Collection[ColorsBefore]) -> int:
-    """The first color that no task had lately, else the one that was longest unused; last those of cached flows.
-
-    These may not act by this task's entries (docs/adr/0019).
-    """
-
-    def rank(color: int) -> tuple[bool, float]:
-        age_s = min((b.ages_s[color] for b in before if color in b.ages_s), default=math.inf)
-        return all(color not in b.cached_s for b in before), age_s
-
-    return max(free, key=rank)

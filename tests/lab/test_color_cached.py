@@ -10,7 +10,7 @@ import re
 import subprocess
 
 import pytest
-from faults import answers
+from faults import answers, bridges
 from faults.facts import PROGRAM, Facts
 from faults.running import Traffic, eventually, lab_command
 
@@ -40,8 +40,10 @@ done
 
 
 def test_what_is_left_uncolored_is_no_silence(facts: Facts, traffic: Traffic) -> None:
+    """Both ports are given: there is none to halve the entry by, so that the cached flow is changed in place."""
     pair = facts.pair("routed-remote", 4)
-    words = ("--from", pair.source, "--to", pair.destination, "--proto", "udp", "--dport", str(PORT))
+    ports = ("--sport", str(PORT), "--dport", str(PORT))
+    words = ("--from", pair.source, "--to", pair.destination, "--proto", "udp", *ports)
     traffic.ids.append(lab_command(facts, "traffic", "start", *words, "--rate", str(RATE_PPS)).strip())
     asked = (*words, "--timeout", "6")
     for _ in range(TRIES):
@@ -66,6 +68,7 @@ def test_what_is_left_at_the_next_server_meets_no_later_task(facts: Facts, traff
     words = ("--from", pair.source, "--to", pair.destination, "--proto", "udp", "--dport", str(PORT))
     traffic.ids.append(lab_command(facts, "traffic", "start", *words, "--rate", str(RATE_PPS)).strip())
     asked = (*words, "--packets", "10", "--timeout", "8")
+    eventually(lambda: bridges.forget_colors(facts.lab), "cached flows of the test before to end", 25)
     assert answers.diagnose(facts, *asked).code == 0
     cached = facts.execute(pair.destination_server, "ovs-appctl", "dpctl/dump-flows")
     (tos,) = {found for found in re.findall(r"tos=(0x[0-9a-f]+)/0xfc", cached) if int(found, 16) >> 2 & 3 == 3}

@@ -266,17 +266,10 @@ def test_two_causes_of_one_pair_have_their_own_packets(watch: Watch, dropped_por
     assert [v["why"]["object"]["uuid"] for v in acls] == [uuid] * met, answer.text()
 
 
-def until_forgotten(facts: Facts, source: str) -> None:
-    """Until no flow of the case before is cached, that Open vSwitch might leave behind (docs/limits.md)."""
-    words = ("ovs-appctl", "dpctl/dump-flows", f"filter=in_port={source}")
-    eventually(lambda: "proto=17" not in facts.execute("hv1", *words), "cached flows to end", 20)
-
-
 @pytest.mark.parametrize("blocked", ["red-web1", "red-web2"])
 def test_one_and_the_same_datagram_to_all_is_a_packet_of_each_pair(watch: Watch, blocked: str) -> None:
     """An ACL keeps it from one of three; the near-miss has the address of a VM that does not send."""
     facts, ways = watch.facts, [("red-web1", to, FORWARD) for to in RECEIVERS]
-    until_forgotten(facts, "red-web1")
     uuid = acl(watch, "red-db", 1504, f'outport == "red-db1" && ip4.src == {watch.address(blocked)} && udp')
     argv = [*PROGRAM, "lab", "exec", "--lab", facts.lab, "red-web1", "--", sys.executable, "-c", SAME_TO_ALL]
     with subprocess.Popen([*argv, *map(watch.address, RECEIVERS)]) as sender:
@@ -302,7 +295,6 @@ def test_one_and_the_same_datagram_to_all_is_a_packet_of_each_pair(watch: Watch,
 @pytest.mark.parametrize("mute", [True, False], ids=["mute", "near"])
 def test_silent_unanswered_and_unreachable_pairs_are_told_apart(watch: Watch, mute: bool) -> None:
     """db1's firewall drops what comes from web1 (or from nobody); web2 is silent; blue-db1 can't be reached."""
-    until_forgotten(watch.facts, "red-web1")
     send(watch, "red-web1", "red-db1")
     source = watch.address("red-web1") if mute else "10.1.1.99"
     chain = f"chain c {{ type filter hook input priority 0; ip saddr {source} drop; }}"

@@ -6,7 +6,6 @@ than ovs-vswitchd thinks that it has. Until then a packet may be colored; then i
 
 from __future__ import annotations
 
-import re
 import subprocess
 
 import pytest
@@ -70,8 +69,7 @@ def test_what_is_left_at_the_next_server_meets_no_later_task(facts: Facts, traff
     asked = (*words, "--packets", "10", "--timeout", "8")
     eventually(lambda: bridges.forget_colors(facts.lab), "cached flows of the test before to end", 25)
     assert answers.diagnose(facts, *asked).code == 0
-    cached = facts.execute(pair.destination_server, "ovs-appctl", "dpctl/dump-flows")
-    (tos,) = {found for found in re.findall(r"tos=(0x[0-9a-f]+)/0xfc", cached) if int(found, 16) >> 2 & 3 == 3}
+    (tos,) = bridges.cached_colors(facts.lab, pair.destination_server)
     with hand(facts, pair.destination_server, HAND_THERE.format(tos=tos)) as process:
         answer = answers.diagnose(facts, *asked)
         process.terminate()

@@ -253,6 +253,7 @@ def test_two_causes_of_one_pair_have_their_own_packets(watch: Watch, dropped_por
     answer = diagnose(watch, *args, packets=60)
     seen = watch.read((PORT, OTHER_PORT))
     met = dropped_port == OTHER_PORT
+    assert min(seen.sent[one], seen.sent[other]) > 0, f"injector: {seen}"
     assert (seen.lost_share(one) > 0.5) == met, f"injector: {seen}"
     assert 0.2 < seen.lost_share(other) < 0.45, f"injector: {seen}"
     for way, causes in ((one, {"physical_loss", "acl_drop"} if met else {"physical_loss"}), (other, {"physical_loss"})):

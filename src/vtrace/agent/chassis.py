@@ -178,7 +178,7 @@ class ChassisAgent:
             entries_at_top=tuple(text for entries in hooked for text in entries_at_top(entries)),
             hostname=facts.hostname,
             drops_fragments=await self._ofctl.drops_fragments(),
-            changes_flows_in_place=self._guard is not None,
+            changes_flows_in_place=facts.datapath_type == "netdev",
         )
 
     async def colors_used(self) -> tuple[int, ...]:

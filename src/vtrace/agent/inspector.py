@@ -27,7 +27,7 @@ from vtrace.ovs.bridge import BridgeFacts
 from vtrace.ovs.ofctl import OfCtl
 
 MIN_INTERVAL_S = 0.02
-# A dump of so many takes some 20 ms of ovs-vswitchd's main thread.
+# A dump is made by ovs-vswitchd's main thread, and takes longer the more flows there are.
 MAX_DUMPED_FLOWS = 5000
 DUMP_TIMEOUT_S = 0.5
 _TUNNEL_PORTS = {"geneve": "genev_sys_6081", "vxlan": "vxlan_sys_4789", "stt": "stt_sys_7471"}

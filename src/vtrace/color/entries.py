@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from msgspec.structs import replace
+
 from vtrace.color import guard
 from vtrace.color.registry import (
     GENERATION_BITS,
@@ -111,22 +113,17 @@ def halved_matches(pair: Pair, port_bit: int | None) -> list[tuple[str, int]]:
     if port_bit is None:
         return [(match, PRIORITY_COLOR) for match in pair_matches(pair)]
     found = []
-    six = pair.traffic.ip_version == 6
     for headers in carried(pair):
-        match = _pair_match(pair, headers)
-        _, sport, dport = _asked(pair, headers)
         protocols = {"": ("tcp", "udp"), "tcp": ("tcp",), "udp": ("udp",)}.get(headers.proto, ())
-        if None not in (sport, dport) or not protocols:
-            found.append((match, PRIORITY_COLOR))
+        if None not in (headers.sport, headers.dport) or not protocols:
+            found.append((_pair_match(pair, headers), PRIORITY_COLOR))
             continue
         if not headers.proto:
-            found.append((match, PRIORITY_COLOR_REST))
-        end, bit = ("src" if sport is None else "dst"), f"0x{1 << port_bit:x}"
+            found.append((_pair_match(pair, headers), PRIORITY_COLOR_REST))
+        end, bit = ("src" if headers.sport is None else "dst"), f"0x{1 << port_bit:x}"
         for protocol in protocols:
-            first, _, rest = match.partition(",")
-            word = first if headers.proto else protocol + ("6" if six else "")
-            for half in ("0", bit):
-                found.append((f"{word},{rest},{protocol}_{end}={half}/{bit}", PRIORITY_COLOR))
+            match = _pair_match(pair, replace(headers, proto=protocol))
+            found += [(f"{match},{protocol}_{end}={half}/{bit}", PRIORITY_COLOR) for half in ("0", bit)]
     return list(dict.fromkeys(found))
 
 

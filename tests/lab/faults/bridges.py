@@ -59,13 +59,16 @@ def forget_colors(lab: str) -> bool:
 
     Then the next task takes the lowest.
     """
-    state = lab_state.require(lab)
-    cached = ""
-    for server in state.servers:
+    for server in lab_state.require(lab).servers:
         (Path(server.rundir) / "vtrace.br-int.colors").unlink(missing_ok=True)
-        cached += run_on(state, server.name, ["ovs-appctl", "dpctl/dump-flows"])
+    return not any(cached_colors(lab, server) for server in servers(lab))
+
+
+def cached_colors(lab: str, server: str) -> set[str]:
+    """The TOS bytes of colors (DSCP pool 2) that a server's cached flows match, as they are printed."""
+    cached = run_on(lab_state.require(lab), server, ["ovs-appctl", "dpctl/dump-flows"])
     matched = re.findall(r"ipv[46]\([^)]*(?:tos|tclass)=(0x[0-9a-f]+)/0xfc", cached)
-    return not any(int(tos, 16) >> 2 & 3 == 3 for tos in matched)
+    return {tos for tos in matched if int(tos, 16) >> 2 & 3 == 3}
 
 
 def complaints(before: dict[str, Standing], after: dict[str, Standing]) -> list[str]:

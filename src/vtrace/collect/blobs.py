@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from vtrace.collect.clocks import MOST_NS, in_parts
 from vtrace.collect.frames import CodecName, compress, decompress
 from vtrace.errors import UsageError
 from vtrace.model.record import Point
@@ -24,9 +25,13 @@ from vtrace.model.record_schema import (
     CLOCK_DELTA_FIELD,
     CLOCK_FIELD,
     COMPACT_SCHEMA,
+    GROUPS,
     HEADERS,
+    MONO_DELTA_FIELD,
+    MONO_FIELD,
+    MONO_OFFSET_FIELD,
+    PACKET,
     PLACE,
-    RECORD,
     RECORD_SCHEMA,
     STREAMS_KEY,
     VERSION_KEY,
@@ -39,8 +44,6 @@ from vtrace.model.record_schema import (
 
 # A blob that says it has more, decompressed, is none: 10,000 records have a few hundred thousand bytes.
 MOST_BYTES = 1 << 30
-# Differences of such times, and four times those, fit into 64 bits.
-_MOST_NS = 1 << 58
 # Schemas of blobs that were found to be right; the latest few.
 _known_schemas: deque[pa.Schema] = deque(maxlen=16)
 # Below it row numbers made of several columns' fit into 64 bits together with another column's.
@@ -49,17 +52,16 @@ _ROOM = 1 << 62
 
 def compact(flat: pa.Table) -> pa.RecordBatch:
     """The compact form of a table of `RECORD_SCHEMA`; rows keep their order, metadata stay."""
-    clock = pc.subtract(flat.column("wall_ns"), flat.column("mono_ns")).to_numpy()
-    numbers, places = _distinct(flat, PLACE)
-    ahead = clock[places.first]
-    columns = {
-        PLACE: _dictionary(numbers, [*places.columns, pa.array(ahead)], PLACE),
-        CLOCK_DELTA_FIELD: pa.array(clock - ahead[numbers]),
-    }
-    numbers, headers = _distinct(flat, HEADERS)
-    columns[HEADERS] = _dictionary(numbers, headers.columns, HEADERS)
-    for field in group_fields(RECORD):
-        columns[field.name] = flat.column(field.name).combine_chunks()
+    found = {group: _distinct(flat, group) for group in GROUPS}
+    place, packet = found[PLACE], found[PACKET]
+    chassis = place.columns[struct_type(PLACE).get_field_index("chassis")].dictionary_encode().indices.to_numpy()
+    clocks = in_parts(flat.column("mono_ns").to_numpy(), chassis.astype(np.int64), place.numbers, packet.numbers)
+    ahead = pc.subtract(flat.column("wall_ns"), flat.column("mono_ns")).to_numpy()
+    of_group = {PLACE: (clocks.place, ahead[place.first]), HEADERS: (), PACKET: (clocks.packet,)}
+    columns = {group: _dictionary(found[group], of_group[group], group) for group in GROUPS}
+    columns["seq"] = flat.column("seq").combine_chunks()
+    columns[MONO_DELTA_FIELD] = pa.array(clocks.record)
+    columns[CLOCK_DELTA_FIELD] = pa.array(ahead - ahead[place.first][place.numbers])
     schema = COMPACT_SCHEMA.with_metadata({**(flat.schema.metadata or {}), VERSION_KEY: _version()})
     return pa.RecordBatch.from_arrays([columns[name] for name in COMPACT_SCHEMA.names], schema=schema)
 
@@ -70,18 +72,28 @@ def flat(table: pa.Table) -> pa.Table:
     Columns may be of narrower types than the schema's, as in a blob.
     """
     columns: dict[str, pa.ChunkedArray] = {}
-    for group in (PLACE, HEADERS):
+    for group in GROUPS:
         chunks = [chunk.dictionary.take(chunk.indices) for chunk in table.column(group).chunks]
-        for number, name in enumerate(struct_type(group).names):
-            type_ = struct_type(group).field(number).type
-            columns[name] = pa.chunked_array([chunk.field(number) for chunk in chunks], type_)
-    for field in group_fields(RECORD):
-        if field.name != "wall_ns":
-            columns[field.name] = table.column(field.name).cast(field.type)
-    ahead = pc.add(columns[CLOCK_FIELD], table.column(CLOCK_DELTA_FIELD).cast(pa.int64()))
-    columns["wall_ns"] = pc.add(ahead, columns["mono_ns"])
+        for field in struct_type(group):
+            parts = [chunk.field(field.name).cast(field.type) for chunk in chunks]
+            columns[field.name] = pa.chunked_array(parts, field.type)
+    for name in ("seq", MONO_DELTA_FIELD, CLOCK_DELTA_FIELD):
+        columns[name] = table.column(name).cast(pa.int64())
+    columns["mono_ns"] = pc.add(pc.add(columns[MONO_FIELD], columns[MONO_OFFSET_FIELD]), columns[MONO_DELTA_FIELD])
+    columns["wall_ns"] = pc.add(pc.add(columns[CLOCK_FIELD], columns[CLOCK_DELTA_FIELD]), columns["mono_ns"])
     schema = RECORD_SCHEMA.with_metadata(table.schema.metadata)
     return pa.table([columns[name] for name in RECORD_SCHEMA.names], schema=schema)
+
+
+def pruned(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The batch without the packets that none of its records is of: rows that were left out leave theirs behind."""
+    column = batch.column(PACKET)
+    used, indices = np.unique(column.indices.to_numpy(), return_inverse=True)
+    if len(used) == len(column.dictionary):
+        return batch
+    kept = pa.DictionaryArray.from_arrays(pa.array(indices, pa.int32()), column.dictionary.take(pa.array(used)))
+    at = batch.schema.get_field_index(PACKET)
+    return batch.set_column(at, pa.field(PACKET, kept.type, nullable=False), kept)
 
 
 def encode(table: pa.Table | pa.RecordBatch, ends: Iterable[StreamEnd] = (), codec: CodecName = "lz4") -> bytes:
@@ -100,7 +112,10 @@ def encode(table: pa.Table | pa.RecordBatch, ends: Iterable[StreamEnd] = (), cod
 
 
 def _narrowed(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """The same values in the narrowest integers that hold them: what is not there need not be decompressed."""
+    """The same values in the narrowest integers that hold them: what is not there need not be decompressed.
+
+    Dictionaries stay as they are: they are short, and those of one type are joined at once.
+    """
     arrays = []
     for column in batch.columns:
         if pa.types.is_dictionary(column.type):
@@ -130,35 +145,22 @@ def _narrowest(low: int, high: int, types: Iterable[tuple[pa.DataType, int, int]
 
 
 def decode(blob: bytes | memoryview | pa.Buffer) -> pa.RecordBatch:
-    """The records of a blob, in the compact form.
+    """The records of a blob, in the compact form; `reconstruct.columns` looks whether their values can be.
 
     Raises:
-        UsageError: it is no blob, one of a newer schema that leaves out what is needed, or one that does not hold what
-            it says: what comes out is safe for compiled code, which checks nothing.
+        UsageError: it is no blob, or one of another schema that leaves out what is needed.
     """
     buffer = pa.py_buffer(blob)
     try:
-        return _checked(pa.ipc.open_stream(decompress(buffer, most=MOST_BYTES)).read_next_batch())
+        batch = pa.ipc.open_stream(decompress(buffer, most=MOST_BYTES)).read_next_batch()
+        # Among the rest it looks whether indices are within their dictionaries.
+        batch.validate(full=True)
+        # Blobs come in a few schemas, and to look one through takes longer than to read a blob.
+        if not any(batch.schema.equals(known) for known in tuple(_known_schemas)):
+            _check_schema(batch.schema)
+            _known_schemas.append(batch.schema.remove_metadata())
     except (pa.ArrowException, OSError, StopIteration, IndexError, ValueError) as error:
         raise UsageError("This is no blob of log records", "", str(error), "See docs/records.md") from error
-
-
-def _checked(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """The batch, in which compiled code finds what it relies on."""
-    batch.validate(full=True)
-    # Blobs come in a few schemas, and to look one through takes longer than to read a blob.
-    if not any(batch.schema.equals(known) for known in tuple(_known_schemas)):
-        _check_schema(batch.schema)
-        _known_schemas.append(batch.schema.remove_metadata())
-    columns = batch.columns
-    rows = [column.dictionary for column in columns if pa.types.is_dictionary(column.type)]
-    some = any(array.null_count for array in (*columns, *rows, *(field for one in rows for field in one.flatten())))
-    # Columns and fields that nobody needs may be empty.
-    empty = [f.name for f in COMPACT_SCHEMA if _has_nulls(batch.column(f.name), f.type)] if some else []
-    if empty:
-        what = "This blob of log records has empty values"
-        raise UsageError(what, ", ".join(empty), "", "It needs those of docs/records.md")
-    check_values(batch.column(PLACE).dictionary.field("point"), batch.column("mono_ns"))
     return batch
 
 
@@ -176,17 +178,29 @@ def _check_schema(schema: pa.Schema) -> None:
         raise UsageError(what, ", ".join(wrong), "", "It needs those of docs/records.md")
 
 
-def check_values(points: pa.Array | pa.ChunkedArray, mono_ns: pa.Array | pa.ChunkedArray) -> None:
+def check_values(points: pa.Array | pa.ChunkedArray, **clocks: pa.Array | pa.ChunkedArray) -> None:
     """Holds records to what no agent can have written, and what reckons with them relies on.
+
+    Args:
+        points: observation points; clocks: by name monotonic clocks, or parts of them.
 
     Raises:
         UsageError: an observation point that there is not, or a clock that has run for more than 9 years.
     """
-    for name, column, low, high in (("point", points, 0, max(Point)), ("mono_ns", mono_ns, -_MOST_NS, _MOST_NS)):
-        values = column.to_numpy()
-        if len(values) and not low <= values.min() <= values.max() <= high:
-            what = "Log records say what can't be"
-            raise UsageError(what, name, f"it has to be from {low} to {high}", "Leave out what wrote them")
+    check_bounds("point", points.to_numpy(), 0, max(Point))
+    for name, column in clocks.items():
+        check_bounds(name, column.to_numpy(), -MOST_NS, MOST_NS)
+
+
+def check_bounds(name: str, values: np.ndarray, low: int, high: int) -> None:
+    """Refuses values that no agent can have written.
+
+    Raises:
+        UsageError: one is lower or higher.
+    """
+    if len(values) and not low <= values.min() <= values.max() <= high:
+        what = "Log records say what can't be"
+        raise UsageError(what, name, f"it has to be from {low} to {high}", "Leave out what wrote them")
 
 
 def _holds(found: pa.DataType, type_: pa.DataType) -> bool:
@@ -200,14 +214,6 @@ def _holds(found: pa.DataType, type_: pa.DataType) -> bool:
         names.count(field.name) == 1 and _fits(found.value_type.field(field.name).type, field.type)
         for field in type_.value_type
     )
-
-
-def _has_nulls(column: pa.Array, type_: pa.DataType) -> bool:
-    """Whether a column, or a field that is needed of the structs in it, has no value in some row."""
-    if column.null_count or not pa.types.is_dictionary(type_):
-        return bool(column.null_count)
-    rows = column.dictionary
-    return bool(rows.null_count) or any(rows.field(field.name).null_count for field in type_.value_type)
 
 
 def _fits(type_: pa.DataType, into: pa.DataType) -> bool:
@@ -267,24 +273,25 @@ def _dense(codes: np.ndarray) -> tuple[np.ndarray, int]:
 
 
 class _Distinct(NamedTuple):
-    """The distinct rows of a group of columns, and for each a row of the table that has it."""
+    """The distinct rows of a group of columns: of each row of the table the number, and of each number such a row."""
 
     columns: list[pa.Array]
+    numbers: np.ndarray
     first: np.ndarray
 
 
-def _distinct(table: pa.Table, group: str) -> tuple[np.ndarray, _Distinct]:
-    """For each row the number of its values in a group of columns, and those values."""
+def _distinct(table: pa.Table, group: str) -> _Distinct:
     columns = [table.column(field.name) for field in group_fields(group)]
     numbers, first = row_numbers(columns)
-    return numbers, _Distinct([column.take(pa.array(first)).combine_chunks() for column in columns], first)
+    return _Distinct([column.take(pa.array(first)).combine_chunks() for column in columns], numbers, first)
 
 
-def _dictionary(numbers: np.ndarray, columns: Sequence[pa.Array], group: str) -> pa.DictionaryArray:
+def _dictionary(found: _Distinct, more: Iterable[np.ndarray], group: str) -> pa.DictionaryArray:
+    """A column of a group's structs, with what else there is of each."""
     fields = list(struct_type(group))
-    arrays = [column.cast(field.type) for column, field in zip(columns, fields, strict=True)]
-    values = pa.StructArray.from_arrays(arrays, fields=fields)
-    return pa.DictionaryArray.from_arrays(pa.array(numbers, pa.int32()), values)
+    arrays = [column.cast(field.type) for column, field in zip(found.columns, fields, strict=False)]
+    values = pa.StructArray.from_arrays([*arrays, *map(pa.array, more)], fields=fields)
+    return pa.DictionaryArray.from_arrays(pa.array(found.numbers, pa.int32()), values)
 
 
 def _version() -> bytes:

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from vtrace.analyzer.stored import Source, Stored
-from vtrace.model.record_schema import HEADERS, PLACE
+from vtrace.model.record_schema import HEADERS, PACKET, PLACE
 
 # The group bit of a 48-bit Ethernet address (IEEE 802).
 GROUP_BIT = 40
@@ -43,8 +43,8 @@ def tables_of(batches: Sequence[pa.RecordBatch]) -> PartTables:
         to_group.append(is_group[headers.indices.to_numpy()])
         places.append(pa.Table.from_struct_array(place.dictionary))
     records = {
-        "key": _column(batches, "key"),
-        "seq": _column(batches, "seq"),
+        "key": np.concatenate([_keys(batch.column(PACKET)) for batch in batches]),
+        "seq": np.concatenate([batch.column("seq").to_numpy().astype(np.int64, copy=False) for batch in batches]),
         "place": np.concatenate(rows),
         "to_group": np.concatenate(to_group),
     }
@@ -53,8 +53,9 @@ def tables_of(batches: Sequence[pa.RecordBatch]) -> PartTables:
     return PartTables(records=pa.table(arrays), places=table.select(_FIELDS))
 
 
-def _column(batches: Sequence[pa.RecordBatch], name: str) -> np.ndarray:
-    return np.concatenate([batch.column(name).to_numpy().astype(np.int64, copy=False) for batch in batches])
+def _keys(packets: pa.DictionaryArray) -> np.ndarray:
+    keys: np.ndarray = packets.dictionary.field("key").to_numpy().astype(np.int64)[packets.indices.to_numpy()]
+    return keys
 
 
 def over_parts(stored: Stored, threads: int, work: Callable[[PartTables], pa.Table]) -> list[pa.Table]:

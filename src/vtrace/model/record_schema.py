@@ -2,8 +2,9 @@
 
 Two forms hold the same fields. *Flat* has a column for each field: what people and other programs read, stored as
 Parquet or Arrow IPC. *Compact* is what is sent and kept in great numbers: fields that the entry which made the copy
-determines are one dictionary-encoded struct column, `place`, and those that all packets of a flow share another,
-`headers`; so a record costs an index for each, and a reader can look at each place once instead of at each record.
+determines are one dictionary-encoded struct column, `place`, those that all packets of a flow share there another,
+`headers`, and those that all records of a packet share a third, `packet`; so a record costs an index for each, and a
+reader can look at each place and each packet once instead of at each record.
 
 Apart from `record`, since importing Arrow takes longer than a task may wait before it starts.
 """
@@ -18,12 +19,14 @@ import pyarrow as pa
 from vtrace.model.record import EvidenceRecord, LogRecord
 from vtrace.model.record import StreamEnd as StreamEnd
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 VERSION_KEY = b"vtrace_record_version"
 STREAMS_KEY = b"vtrace_streams"
 EVIDENCE_KEY = b"vtrace_evidence"
 
-PLACE, HEADERS, RECORD = "place", "headers", "record"
+PLACE, HEADERS, PACKET, RECORD = "place", "headers", "packet", "record"
+GROUPS = (PLACE, HEADERS, PACKET)
+"""Those that are struct columns of the compact form."""
 
 
 class RecordField(msgspec.Struct, frozen=True):
@@ -48,11 +51,13 @@ _FIELDS = {
         *_fields(HEADERS, pa.string(), "src dst"),
         *_fields(HEADERS, pa.int64(), "eth_src eth_dst"),
         *_fields(HEADERS, pa.int32(), "vlan ct_zone"),
-        *_fields(HEADERS, pa.uint8(), "proto ecn"),
-        *_fields(RECORD, pa.int64(), "key seq wall_ns mono_ns"),
-        *_fields(RECORD, pa.uint32(), "ip_id length_bytes ct_state"),
-        *_fields(RECORD, pa.uint16(), "sport dport tcp_flags"),
-        *_fields(RECORD, pa.uint8(), "ttl fragment"),
+        *_fields(HEADERS, pa.uint32(), "ct_state"),
+        *_fields(HEADERS, pa.uint8(), "proto ecn ttl"),
+        *_fields(PACKET, pa.int64(), "key"),
+        *_fields(PACKET, pa.uint32(), "ip_id length_bytes"),
+        *_fields(PACKET, pa.uint16(), "sport dport tcp_flags"),
+        *_fields(PACKET, pa.uint8(), "fragment"),
+        *_fields(RECORD, pa.int64(), "seq wall_ns mono_ns"),
     )
 }
 FIELDS = tuple(_FIELDS[name] for name in LogRecord.__struct_fields__)
@@ -70,24 +75,24 @@ def group_fields(group: str) -> tuple[RecordField, ...]:
     return tuple(f for f in FIELDS if f.group == group)
 
 
-# The wall clock is kept as what it is ahead of the other one: what it was at the first record of a place, and the
-# difference to that. It hardly ever changes, so it takes no room.
+# The monotonic clock is kept in three parts (`collect.clocks`): of a record's place, of its packet, and the rest. The
+# wall clock is kept as what it is ahead of that one: at the first record of a place, and the difference to that, which
+# hardly ever changes. So neither takes much room.
+MONO_FIELD, MONO_OFFSET_FIELD, MONO_DELTA_FIELD = "mono_base_ns", "mono_offset_ns", "mono_delta_ns"
 CLOCK_FIELD, CLOCK_DELTA_FIELD = "clock_ns", "clock_delta_ns"
+_CLOCK_FIELDS = {PLACE: (MONO_FIELD, CLOCK_FIELD), HEADERS: (), PACKET: (MONO_OFFSET_FIELD,)}
 
 
 def struct_type(group: str) -> pa.StructType:
     """The struct that a group is in the compact form."""
-    fields = [pa.field(f.name, f.type, nullable=False) for f in group_fields(group)]
-    return pa.struct([*fields, *([pa.field(CLOCK_FIELD, pa.int64(), nullable=False)] if group == PLACE else [])])
+    types = {**{f.name: f.type for f in group_fields(group)}, **dict.fromkeys(_CLOCK_FIELDS[group], pa.int64())}
+    return pa.struct([pa.field(name, type_, nullable=False) for name, type_ in types.items()])
 
 
 COMPACT_SCHEMA: pa.Schema = pa.schema(
     [
-        *(pa.field(g, pa.dictionary(pa.int32(), struct_type(g)), nullable=False) for g in (PLACE, HEADERS)),
-        *(
-            pa.field(CLOCK_DELTA_FIELD if f.name == "wall_ns" else f.name, f.type, nullable=False)
-            for f in group_fields(RECORD)
-        ),
+        *(pa.field(g, pa.dictionary(pa.int32(), struct_type(g)), nullable=False) for g in GROUPS),
+        *(pa.field(name, pa.int64(), nullable=False) for name in ("seq", MONO_DELTA_FIELD, CLOCK_DELTA_FIELD)),
     ],
     metadata=RECORD_SCHEMA.metadata,
 )

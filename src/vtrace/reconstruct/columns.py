@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from vtrace.collect.blobs import check_bounds
+from vtrace.collect.clocks import MOST_NS
 from vtrace.compiled import compiled
+from vtrace.errors import UsageError
 from vtrace.model.inventory import FIRST_MULTICAST_KEY
 from vtrace.model.plain import FIRST_BRIDGE
 from vtrace.model.record import Point
-from vtrace.model.record_schema import COMPACT_SCHEMA, HEADERS, PLACE, group_fields, struct_type
+from vtrace.model.record_schema import (
+    GROUPS,
+    HEADERS,
+    MONO_DELTA_FIELD,
+    MONO_FIELD,
+    MONO_OFFSET_FIELD,
+    PACKET,
+    PLACE,
+    group_fields,
+    struct_type,
+)
 from vtrace.reconstruct import layout
 from vtrace.reconstruct.layout import Columns, Tables
 from vtrace.reconstruct.numbering import row_numbers
@@ -31,6 +44,7 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         places, headers: the distinct ones, as tables of the fields of `place` and `headers`; the rows of
             `tables.places` and `tables.headers` are the same.
+        packets: fields of `packet` by name; the rows of `tables.keys` are the same.
         pairs: (task, pair) of each number in the column PAIR.
     """
 
@@ -38,6 +52,7 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     tables: Tables
     places: pa.Table
     headers: pa.Table
+    packets: dict[str, np.ndarray]
     pairs: pa.Table
 
 
@@ -46,60 +61,114 @@ def prepare(batches: Sequence[pa.RecordBatch], goals: Mapping[tuple[str, int], G
 
     Args:
         goals: where the packets of each (task, pair) should come out, if that is one place.
+
+    Raises:
+        UsageError: records lack values, or say what can't be.
     """
-    places, place_rows = _unified(batches, PLACE)
-    headers, header_rows = _unified(batches, HEADERS)
+    rows = {group: _joined(batches, group) for group in GROUPS}
+    _check(rows)
+    places, place_numbers = _unified(rows[PLACE], PLACE)
+    headers, header_numbers = _unified(rows[HEADERS], HEADERS)
+    packets = {field.name: rows[PACKET].field(field.name).to_numpy() for field in rows[PACKET].type}
+    columns = Columns(
+        place=_indices(batches, PLACE),
+        header=_indices(batches, HEADERS),
+        packet=_indices(batches, PACKET),
+        seq=_column(batches, "seq"),
+        mono_ns=_column(batches, MONO_DELTA_FIELD),
+    )
+    check_bounds(MONO_DELTA_FIELD, columns.mono_ns, -MOST_NS, MOST_NS)
+    lengths = [(len(batch), *(len(batch.column(group).dictionary) for group in GROUPS)) for batch in batches]
+    begins = np.cumsum([(0,) * (len(GROUPS) + 1), *lengths], axis=0)
+    base_ns = rows[PLACE].field(MONO_FIELD).to_numpy()
+    _resolve(columns, begins, place_numbers, header_numbers, base_ns, packets[MONO_OFFSET_FIELD])
     place_table, pairs = _place_table(places)
     return Prepared(
-        columns=Columns(
-            key=column(batches, "key"),
-            place=place_rows,
-            header=header_rows,
-            sport=column(batches, "sport"),
-            dport=column(batches, "dport"),
-            ttl=column(batches, "ttl"),
-            seq=column(batches, "seq"),
-            mono_ns=column(batches, "mono_ns"),
-        ),
+        columns=columns,
         tables=Tables(
             places=place_table,
             headers=_header_table(headers),
+            keys=packets["key"],
+            ports=packets["sport"].astype(np.int64) << 16 | packets["dport"],
             goals=_goal_table(places, place_table, pairs, goals or {}),
         ),
         places=places,
         headers=headers,
+        packets=packets,
         pairs=pairs,
     )
 
 
-def column(batches: Sequence[pa.RecordBatch], name: str) -> np.ndarray:
-    """A column of all batches, one after the other."""
-    # Blobs hold the narrowest integers that will do.
-    arrays = [batch.column(name).to_numpy() for batch in batches]
-    return np.concatenate(arrays, dtype=COMPACT_SCHEMA.field(name).type.to_pandas_dtype())
-
-
-def _unified(batches: Sequence[pa.RecordBatch], group: str) -> tuple[pa.Table, np.ndarray]:
-    """The distinct values of a dictionary column of all batches, and for each record its row among them."""
-    encoded = [batch.column(group) for batch in batches]
+def _joined(batches: Sequence[pa.RecordBatch], group: str) -> pa.StructArray:
+    """The dictionaries of a group of all batches, one after the other."""
     type_ = struct_type(group)
-    rows = pa.concat_arrays([_as(one.dictionary, type_) for one in encoded])
-    # All but the clock, which is no part of a place.
+    return pa.concat_arrays([_as(batch.column(group).dictionary, type_) for batch in batches])
+
+
+def _check(rows: Mapping[str, pa.StructArray]) -> None:
+    """Looks whether all that compiled code relies on is there, and can be: it checks nothing itself."""
+    for group, own in rows.items():
+        empty = [field.name for field in own.type if own.field(field.name).null_count]
+        if empty or own.null_count:
+            raise _empty(", ".join(empty) or group)
+    check_bounds("point", rows[PLACE].field("point").to_numpy(), 0, max(Point))
+    for group, name in ((PLACE, MONO_FIELD), (PACKET, MONO_OFFSET_FIELD)):
+        check_bounds(name, rows[group].field(name).to_numpy(), -MOST_NS, MOST_NS)
+
+
+def _empty(where: str) -> UsageError:
+    return UsageError("Log records have empty values", where, "", "They need those of docs/records.md")
+
+
+def _indices(batches: Sequence[pa.RecordBatch], group: str) -> np.ndarray:
+    """Each record's row in its own batch's dictionary."""
+    return _together(group, (batch.column(group).indices for batch in batches), np.int32)
+
+
+def _column(batches: Sequence[pa.RecordBatch], name: str) -> np.ndarray:
+    """A column of all batches, one after the other. Blobs hold the narrowest integers that will do."""
+    return _together(name, (batch.column(name) for batch in batches), np.int64)
+
+
+def _together(name: str, arrays: Iterable[pa.Array], type_: type[np.int32 | np.int64]) -> np.ndarray:
+    try:
+        return np.concatenate([array.to_numpy() for array in arrays], dtype=type_)
+    except pa.ArrowInvalid as error:
+        raise _empty(name) from error
+
+
+def _unified(rows: pa.StructArray, group: str) -> tuple[pa.Table, np.ndarray]:
+    """The distinct ones of the structs of a group, and of each struct its row there."""
+    # All but the clocks, which are no part of a place.
     names = [field.name for field in group_fields(group)]
-    table = pa.Table.from_arrays([rows.field(type_.get_field_index(name)) for name in names], names)
+    table = pa.Table.from_arrays([rows.field(name) for name in names], names)
     numbers, first = row_numbers(table.columns)
-    found, at, offset = np.empty(sum(map(len, encoded)), np.int32), 0, 0
-    for one in encoded:
-        _look_up(numbers[offset : offset + len(one.dictionary)], one.indices.to_numpy(), found[at : at + len(one)])
-        at += len(one)
-        offset += len(one.dictionary)
-    return table.take(pa.array(first)), found
+    return table.take(pa.array(first)), numbers
 
 
 @compiled
-def _look_up(numbers: np.ndarray, indices: np.ndarray, found: np.ndarray) -> None:
-    for row in range(len(indices)):
-        found[row] = numbers[indices[row]]
+def _resolve(
+    columns: Columns,
+    begins: np.ndarray,
+    place_numbers: np.ndarray,
+    header_numbers: np.ndarray,
+    base_ns: np.ndarray,
+    offset_ns: np.ndarray,
+) -> None:
+    """Makes rows of the dictionaries of each batch rows of the tables, and adds the parts of clocks up; in place.
+
+    Args:
+        begins: where the records, places, headers and packets of each batch begin, and at last end.
+    """
+    place, header, packet, _, mono_ns = columns
+    for batch in range(len(begins) - 1):
+        first_place, first_header, first_packet = begins[batch, 1], begins[batch, 2], begins[batch, 3]
+        for row in range(begins[batch, 0], begins[batch + 1, 0]):
+            own, sent = first_place + place[row], first_packet + packet[row]
+            mono_ns[row] += base_ns[own] + offset_ns[sent]
+            place[row] = place_numbers[own]
+            header[row] = header_numbers[first_header + header[row]]
+            packet[row] = sent
 
 
 def _as(values: pa.StructArray, type_: pa.StructType) -> pa.StructArray:
@@ -115,17 +184,17 @@ def _numbers(table: pa.Table, names: Sequence[str]) -> np.ndarray:
 
 def addresses(headers: pa.Table) -> list[str]:
     """The addresses of packets, at the numbers that the table of headers has for them."""
-    found: list[str] = pc.unique(_together(headers, "src", "dst")).to_pylist()
+    found: list[str] = pc.unique(_both(headers, "src", "dst")).to_pylist()
     return found
 
 
 def _shared_numbers(table: pa.Table, one: str, two: str) -> tuple[np.ndarray, np.ndarray]:
     """A number for each text, the same in both columns; in the order of their first rows."""
-    first, second = np.split(row_numbers([_together(table, one, two)])[0], 2)
+    first, second = np.split(row_numbers([_both(table, one, two)])[0], 2)
     return first, second
 
 
-def _together(table: pa.Table, one: str, two: str) -> pa.ChunkedArray:
+def _both(table: pa.Table, one: str, two: str) -> pa.ChunkedArray:
     return pa.chunked_array([*table.column(one).chunks, *table.column(two).chunks], pa.string())
 
 
@@ -168,9 +237,10 @@ def _source_order(places: pa.Table) -> np.ndarray:
 
 
 def _header_table(headers: pa.Table) -> np.ndarray:
-    rows = np.zeros((headers.num_rows, 3), np.int32)
+    rows = np.zeros((headers.num_rows, layout.HEADER_COLUMNS), np.int32)
     rows[:, layout.SRC], rows[:, layout.DST] = _shared_numbers(headers, "src", "dst")
     rows[:, layout.TO_GROUP] = (headers.column("eth_dst").to_numpy() & GROUP_BIT) != 0
+    rows[:, layout.TTL] = headers.column("ttl").to_numpy()
     return rows
 
 

@@ -26,6 +26,7 @@ from vtrace.reconstruct.layout import (
     SOURCE,
     SRC,
     TO_GROUP,
+    TTL,
     VISIT,
     Columns,
     Tables,
@@ -60,9 +61,9 @@ def direct(
     Returns:
         How many rows there are in `hops`.
     """
-    _, place, header, sport, dport, ttl, seq, _ = columns
-    places, headers = tables.places, tables.headers
-    number, known, of_place, of_header, of_ttl, of_ports, of_way, _, _, count = no_shapes()
+    place, header, packet, seq, _ = columns
+    places, headers, all_ports = tables.places, tables.headers, tables.ports
+    number, known, of_place, of_header, of_ports, of_way, _, _, count = no_shapes()
     begins = np.empty(MOST_STRETCHES + 1, np.int64)
     # The records of one packet: rows, rows of their places, agents and numbers, ports; and which is each hop.
     rows, own = np.empty(MOST_RECORDS, np.int32), np.empty(MOST_RECORDS, np.int32)
@@ -79,18 +80,18 @@ def direct(
         if length == 0:
             length = _sorted(place, seq, places, order, start, end, rows, own, sources, numbers)
         if length <= LONGEST:
-            slot = slot_of(header, ttl, sport, dport, rows, own, length, ports)
-            if is_in(slot, known, of_place, of_header, of_ttl, of_ports, header, ttl, rows, own, ports, length):
+            slot = slot_of(header, packet, all_ports, rows, own, length, ports)
+            if is_in(slot, known, of_place, of_header, of_ports, header, rows, own, ports, length):
                 for i in range(length):
                     hops[filled + i] = rows[of_way[slot, i]]
                 lengths[one], shapes[one] = length, number[slot]
                 filled += length
                 continue
-        stretches = _stretches(header, ttl, places, headers, rows, own, sources, length, begins)
+        stretches = _stretches(header, places, headers, rows, own, sources, length, begins)
         if stretches == 0:
             continue
         begins[stretches] = length
-        if not _joined(header, sport, dport, ttl, places, headers, rows, own, begins, stretches, way, length):
+        if not _joined(header, packet, all_ports, places, headers, rows, own, begins, stretches, way, length):
             continue
         for i in range(length):
             hops[filled + i] = rows[way[i]]
@@ -100,8 +101,7 @@ def direct(
             number[slot], known[slot], shapes[one] = count[0], length, count[0]
             count[0] += 1
             for i in range(length):
-                row = rows[i]
-                of_place[slot, i], of_header[slot, i], of_ttl[slot, i] = own[i], header[row], ttl[row]
+                of_place[slot, i], of_header[slot, i] = own[i], header[rows[i]]
                 of_ports[slot, i], of_way[slot, i] = ports[i], way[i]
     return filled
 
@@ -172,7 +172,6 @@ def _sorted(
 @inlined
 def _stretches(
     header: np.ndarray,
-    ttl: np.ndarray,
     places: np.ndarray,
     headers: np.ndarray,
     rows: np.ndarray,
@@ -186,7 +185,8 @@ def _stretches(
     seen = np.uint64(0)
     last_place, last_header, last_ttl = 0, 0, np.int64(0)
     for i in range(length):
-        at, addresses, hops_left = own[i], header[rows[i]], np.int64(ttl[rows[i]])
+        at, addresses = own[i], header[rows[i]]
+        hops_left = np.int64(headers[addresses, TTL])
         sure = (places[at, FLAGS] & GROUP) == 0 and headers[addresses, TO_GROUP] == 0
         same = i > 0 and sources[i - 1] == sources[i]
         if places[at, POINT] <= INGRESS:
@@ -209,7 +209,7 @@ def _stretches(
         bit = np.uint64(1) << np.uint64((places[at, VISIT] * 7 + hops_left) & 63)
         if seen & bit:
             for j in range(i):
-                if places[own[j], VISIT] == places[at, VISIT] and ttl[rows[j]] == hops_left:
+                if places[own[j], VISIT] == places[at, VISIT] and headers[header[rows[j]], TTL] == hops_left:
                     sure = False
         if not sure:
             stretches = 0
@@ -222,9 +222,8 @@ def _stretches(
 @inlined
 def _joined(
     header: np.ndarray,
-    sport: np.ndarray,
-    dport: np.ndarray,
-    ttl: np.ndarray,
+    packet: np.ndarray,
+    all_ports: np.ndarray,
     places: np.ndarray,
     headers: np.ndarray,
     rows: np.ndarray,
@@ -257,8 +256,9 @@ def _joined(
             came, there = rows[begins[one]], own[begins[one]]
             if visited >> one & 1 or places[there, PEER] == NO_CHASSIS or not can_lead(places, here, there, True):
                 continue
-            alike = ttl[came] == ttl[sent] and sport[came] == sport[sent] and dport[came] == dport[sent]
             others = header[came]
+            alike = headers[others, TTL] == headers[addresses, TTL]
+            alike = alike and all_ports[packet[came]] == all_ports[packet[sent]]
             if alike and others != addresses:
                 alike = headers[others, SRC] == headers[addresses, SRC]
                 alike = alike and headers[others, DST] == headers[addresses, DST]

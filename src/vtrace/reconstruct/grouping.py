@@ -1,4 +1,7 @@
-"""Groups records by packet key: a hash table over (key, color and epoch), then a counting sort. Order is kept."""
+"""Groups records by packet key: a hash table over (key, color and epoch), then a counting sort. Order is kept.
+
+Only the first record of each row of the table of packets is looked up; the others of that row go where it went.
+"""
 
 from __future__ import annotations
 
@@ -20,42 +23,42 @@ def group(columns: Columns, tables: Tables) -> tuple[np.ndarray, np.ndarray]:
         The rows, groups in the order of their first records and each in the order of the input; and where each group
         begins, with the end of the last.
     """
-    key, place, places = columns.key, columns.place, tables.places
-    rows = len(key)
+    place, packet, places, all_keys = columns.place, columns.packet, tables.places, tables.keys
+    rows = len(place)
+    # Of each row of the table of packets the group and the use of its latest record.
+    of_packet, its_use = np.full(len(all_keys), -1, np.int32), np.empty(len(all_keys), np.int32)
+    most = _most_groups(place, places, len(all_keys))
     bits = 4
-    while 1 << bits < 2 * rows:
+    while 1 << bits < 2 * most:
         bits += 1
     shift = np.uint64(64 - bits)
     mask = (1 << bits) - 1
     slots = np.full(1 << bits, -1, np.int32)
-    keys = np.empty(rows, np.int64)
-    uses = np.empty(rows, np.int32)
-    sizes = np.zeros(rows + 1, np.int64)
+    keys = np.empty(1 << bits - 1, np.int64)
+    uses = np.empty(1 << bits - 1, np.int32)
+    sizes = np.zeros((1 << bits - 1) + 1, np.int64)
     number = np.empty(rows, np.int32)
     groups = 0
-    last_key, last_use, last = np.int64(0), np.int32(-1), np.int32(-1)
     for row in range(rows):
-        own, use = key[row], places[place[row], USE]
-        if own == last_key and use == last_use:
-            # An agent writes what it sees of a packet in a row.
-            number[row] = last
-            sizes[last] += 1
-            continue
-        hashed = (np.uint64(own) + np.uint64(use) * _MIX) * _SPREAD
-        at = np.int64(hashed >> shift)
-        found = slots[at]
-        while found >= 0 and (keys[found] != own or uses[found] != use):
-            at = (at + 1) & mask
+        one, use = packet[row], places[place[row], USE]
+        found = of_packet[one]
+        if found < 0 or its_use[one] != use:
+            own = all_keys[one]
+            hashed = (np.uint64(own) + np.uint64(use) * _MIX) * _SPREAD
+            at = np.int64(hashed >> shift)
             found = slots[at]
-        if found < 0:
-            found = np.int32(groups)
-            slots[at] = found
-            keys[found] = own
-            uses[found] = use
-            groups += 1
+            while found >= 0 and (keys[found] != own or uses[found] != use):
+                at = (at + 1) & mask
+                found = slots[at]
+            if found < 0:
+                found = np.int32(groups)
+                slots[at] = found
+                keys[found] = own
+                uses[found] = use
+                groups += 1
+            of_packet[one], its_use[one] = found, use
         number[row] = found
         sizes[found] += 1
-        last_key, last_use, last = own, use, found
     starts = np.zeros(groups + 1, np.int64)
     for one in range(groups):
         starts[one + 1] = starts[one] + sizes[one]
@@ -66,6 +69,16 @@ def group(columns: Columns, tables: Tables) -> tuple[np.ndarray, np.ndarray]:
         order[sizes[one]] = row
         sizes[one] += 1
     return order, starts
+
+
+@compiled
+def _most_groups(place: np.ndarray, places: np.ndarray, packets: int) -> int:
+    """How many groups there can be: packets, if all are of one use, as those of a blob are; else records."""
+    first = places[place[0], USE] if len(place) else 0
+    for row in range(len(place)):
+        if places[place[row], USE] != first:
+            return len(place)
+    return packets
 
 
 @compiled

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vtrace.collect.blobs import compact, flat
+from vtrace.collect.blobs import compact, flat, pruned
 from vtrace.model.record import EvidenceRecord, StreamEnd
 from vtrace.reconstruct.answers import KINDS, Answers, answers
 from vtrace.reconstruct.columns import Prepared, prepare
@@ -109,7 +109,7 @@ class Incremental:
         new, spans = self._streams.mark(stream, columns.place, columns.seq, columns.mono_ns)
         self._streams.widen(spans)
         self.repeated += batch.num_rows - int(new.sum())
-        self._keep([*self._open, batch.filter(pa.array(new))], [*self._came_ns, np.full(int(new.sum()), now_ns)])
+        self._keep([*self._open, _cut(batch, new)], [*self._came_ns, np.full(int(new.sum()), now_ns)])
 
     def advance(self, now_ns: int) -> pa.Table:
         """Settles and closes packets.
@@ -149,7 +149,7 @@ class Incremental:
     def _chosen(self, chosen: np.ndarray) -> list[pa.RecordBatch]:
         """Of each open batch the rows that are chosen."""
         ends = np.cumsum([batch.num_rows for batch in self._open])
-        cut = [batch.filter(pa.array(own)) for batch, own in zip(self._open, np.split(chosen, ends[:-1]), strict=True)]
+        cut = [_cut(batch, own) for batch, own in zip(self._open, np.split(chosen, ends[:-1]), strict=True)]
         return [batch for batch in cut if batch.num_rows]
 
     def _close(self, prepared: Prepared, closing: np.ndarray, came_ns: np.ndarray) -> None:
@@ -166,7 +166,7 @@ class Incremental:
         self._streams.settle(before_ns)
         left = np.split(~closing, np.cumsum([batch.num_rows for batch in self._open])[:-1])
         self._keep(
-            [batch.filter(pa.array(own)) for batch, own in zip(self._open, left, strict=True)],
+            [_cut(batch, own) for batch, own in zip(self._open, left, strict=True)],
             [
                 came[own]
                 for came, own in zip(np.split(came_ns, np.cumsum([len(o) for o in left])[:-1]), left, strict=True)
@@ -186,12 +186,17 @@ class Incremental:
         return changed.select(CORRECTION_SCHEMA.names).cast(CORRECTION_SCHEMA)
 
 
+def _cut(batch: pa.RecordBatch, chosen: np.ndarray) -> pa.RecordBatch:
+    """The rows that are chosen, with their packets and no others."""
+    return pruned(batch.filter(pa.array(chosen)))
+
+
 def _outcomes(part: Part | None) -> pa.Table:
     """Of each packet of a part its name, pair and what became of it."""
     schema = CORRECTION_SCHEMA.remove(CORRECTION_SCHEMA.get_field_index("before"))
     if part is None:
         return schema.empty_table()
-    first, prepared = pa.array(part.found.first), part.prepared
+    prepared = part.prepared
     places = prepared.places.take(pa.array(prepared.columns.place[part.found.first]))
     pairs = prepared.pairs.take(pa.array(part.rows.pair))
     kinds = pa.array([KINDS[number] for number in range(len(KINDS))])
@@ -199,7 +204,7 @@ def _outcomes(part: Part | None) -> pa.Table:
         [
             places.column("color"),
             places.column("epoch"),
-            pa.array(prepared.columns.key).take(first),
+            pa.array(prepared.packets["key"]).take(pa.array(prepared.columns.packet[part.found.first])),
             pa.array(part.found.copy),
             pairs.column("task"),
             pairs.column("pair"),

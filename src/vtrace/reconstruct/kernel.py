@@ -130,7 +130,7 @@ def _the_general_way(
         own = own[:length]
         slot = -1
         if length <= LONGEST:
-            slot, known = _look_up(columns, shapes, own, looked_up)
+            slot, known = _look_up(columns, tables, shapes, own, looked_up)
             if known:
                 hops = _as_before(shapes, slot, own, found, filled, aside)
                 _describe(found, packets, one, 0, shapes.gap[slot] != 0, False, filled, hops, aside, length - hops)
@@ -163,16 +163,16 @@ class _Scratch(NamedTuple):
 
 
 @compiled
-def _look_up(columns: Columns, shapes: Shapes, rows: np.ndarray, scratch: _Scratch) -> tuple[int, bool]:
+def _look_up(columns: Columns, tables: Tables, shapes: Shapes, rows: np.ndarray, scratch: _Scratch) -> tuple[int, bool]:
     """The slot of a packet's shape, and whether it holds just that."""
-    _, place, header, sport, dport, ttl, _, _ = columns
-    _, lengths, of_place, of_header, of_ttl, of_ports, _, _, _, _ = shapes
+    place, header, packet, _, _ = columns
+    _, lengths, of_place, of_header, of_ports, _, _, _, _ = shapes
     own, ports = scratch
     length = len(rows)
     for i in range(length):
         own[i] = place[rows[i]]
-    slot = slot_of(header, ttl, sport, dport, rows, own, length, ports)
-    known = is_in(slot, lengths, of_place, of_header, of_ttl, of_ports, header, ttl, rows, own, ports, length)
+    slot = slot_of(header, packet, tables.ports, rows, own, length, ports)
+    known = is_in(slot, lengths, of_place, of_header, of_ports, header, rows, own, ports, length)
     return slot, known
 
 
@@ -206,7 +206,7 @@ def _keep(
     shapes.length[slot], shapes.hops[slot], shapes.gap[slot] = len(rows), hops, gap
     for i in range(len(rows)):
         shapes.place[slot, i], shapes.ports[slot, i] = scratch.place[i], scratch.ports[i]
-        shapes.header[slot, i], shapes.ttl[slot, i] = columns.header[rows[i]], columns.ttl[rows[i]]
+        shapes.header[slot, i] = columns.header[rows[i]]
         row = found.hops[filled + i] if i < hops else found.others[aside + i - hops]
         for j in range(len(rows)):
             if rows[j] == row:

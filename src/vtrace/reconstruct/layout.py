@@ -1,8 +1,10 @@
-"""What the compiled functions look at: columns of records, and small tables of places and headers that they point to.
+"""What the compiled functions look at: columns of records, and tables of places, headers and packets they point to.
 
 A *place* is what the entry that made a copy determines (chassis, observation point, logical datapath, ports, peer);
-*headers* are a packet's addresses there. Both are few beside the records, so all text becomes numbers here, once, and
-nothing compiled ever sees a name. Equal numbers mean equal values; their order means nothing, except for sources.
+*headers* are a packet's addresses and TTL there. Both are few beside the records, so all text becomes numbers here,
+once, and nothing compiled ever sees a name. Equal numbers mean equal values; their order means nothing, except for
+sources. What is the same at all records of a packet stands in a row of its own; there may be several such rows for one
+packet: of each blob one, and where its ports were rewritten.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ NO_CHASSIS = -1
 SENT, GROUP = 1, 2
 
 # Columns of the table of headers.
-SRC, DST, TO_GROUP = range(3)
+SRC, DST, TO_GROUP, TTL = range(4)
+HEADER_COLUMNS = 4
 
 # `Point`, as numbers that compiled code knows.
 FIRST_HOP, INGRESS, REMOTE_OUTPUT, LOGICAL_EGRESS, EGRESS = range(5)
@@ -34,15 +37,12 @@ class Columns(NamedTuple):
     """One row a record.
 
     Attributes:
-        key: int64; place, header: int32, rows of the tables; sport, dport: uint16; ttl: uint8; seq, mono_ns: int64.
+        place, header, packet: int32, rows of the tables; seq, mono_ns: int64.
     """
 
-    key: np.ndarray
     place: np.ndarray
     header: np.ndarray
-    sport: np.ndarray
-    dport: np.ndarray
-    ttl: np.ndarray
+    packet: np.ndarray
     seq: np.ndarray
     mono_ns: np.ndarray
 
@@ -54,13 +54,16 @@ class Tables(NamedTuple):
         places: int32, `PLACE_COLUMNS` wide. SOURCE, CHASSIS, PEER (NO_CHASSIS: none), USE (color and epoch), PAIR (task
             and pair; -1: not a first hop), SPOT (the place as paths tell it apart: no incarnation, color or DSCP),
             VISIT (spot and incarnation). CROSSES is the datapath on both sides of a tunnel, 0 between plain bridges.
-        headers: int32, three wide: SRC, DST (an address has one number in both), TO_GROUP (1: the Ethernet address is a
-            group's).
+        headers: int32, `HEADER_COLUMNS` wide: SRC, DST (an address has one number in both), TO_GROUP (1: the Ethernet
+            address is a group's), TTL.
+        keys, ports: int64, of each packet: its key; its source port times 65536 and its destination port.
         goals: int32, one row a pair: DATAPATH, OUT_KEY, CHASSIS where its packets should come out; -1: no one place.
     """
 
     places: np.ndarray
     headers: np.ndarray
+    keys: np.ndarray
+    ports: np.ndarray
     goals: np.ndarray
 
 

@@ -43,7 +43,7 @@ class _Numbers:
 
 def _numbered(rows: Sequence[LogRecord]) -> tuple[Columns, Tables]:
     places = np.zeros((len(rows), layout.PLACE_COLUMNS), np.int32)
-    headers = np.zeros((len(rows), 3), np.int32)
+    headers = np.zeros((len(rows), layout.HEADER_COLUMNS), np.int32)
     chassis, datapaths, spots, visits, addresses = (_Numbers() for _ in range(5))
     sources = {name: number for number, name in enumerate(sorted({(r.chassis, r.incarnation) for r in rows}))}
     for number, r in enumerate(rows):
@@ -65,19 +65,23 @@ def _numbered(rows: Sequence[LogRecord]) -> tuple[Columns, Tables]:
             visits((spot, r.incarnation)),
             sent * layout.SENT + (r.out_key >= FIRST_MULTICAST_KEY) * layout.GROUP,
         )
-        headers[number] = addresses(r.src), addresses(r.dst), (r.eth_dst & GROUP_BIT) != 0
+        headers[number] = addresses(r.src), addresses(r.dst), (r.eth_dst & GROUP_BIT) != 0, r.ttl
     own = np.arange(len(rows), dtype=np.int32)
     columns = Columns(
-        key=np.zeros(len(rows), np.int64),
         place=own,
         header=own,
-        sport=np.array([r.sport for r in rows], np.uint16),
-        dport=np.array([r.dport for r in rows], np.uint16),
-        ttl=np.array([r.ttl for r in rows], np.uint8),
+        packet=own,
         seq=np.array([r.seq for r in rows], np.int64),
         mono_ns=np.array([r.mono_ns for r in rows], np.int64),
     )
-    return columns, Tables(places=places, headers=headers, goals=_NO_GOALS)
+    tables = Tables(
+        places=places,
+        headers=headers,
+        keys=np.array([r.key for r in rows], np.int64),
+        ports=np.array([r.sport << 16 | r.dport for r in rows], np.int64),
+        goals=_NO_GOALS,
+    )
+    return columns, tables
 
 
 def _key(value: int) -> int:

@@ -25,6 +25,7 @@ from vtrace.reconstruct.layout import (
     SPOT,
     SRC,
     TO_GROUP,
+    TTL,
     VISIT,
     Columns,
     Tables,
@@ -35,6 +36,12 @@ from vtrace.reconstruct.layout import (
 def at(columns: Columns, tables: Tables, row: int, column: int) -> int:
     """A value of the place of a record."""
     return tables.places[columns.place[row], column]
+
+
+@compiled
+def ttl(columns: Columns, tables: Tables, row: int) -> int:
+    """The TTL of a record."""
+    return tables.headers[columns.header[row], TTL]
 
 
 @compiled
@@ -79,15 +86,15 @@ def likeness(columns: Columns, tables: Tables, one: int, two: int) -> int:
     """How many of addresses and ports are the same: NAT leaves a part of them alone."""
     a, b, headers = columns.header[one], columns.header[two], tables.headers
     alike = int(headers[a, SRC] == headers[b, SRC]) + int(headers[a, DST] == headers[b, DST])
-    alike += int(columns.sport[one] == columns.sport[two]) + int(columns.dport[one] == columns.dport[two])
-    return alike
+    changed = tables.ports[columns.packet[one]] ^ tables.ports[columns.packet[two]]
+    return alike + int(changed >> 16 == 0) + int(changed & 0xFFFF == 0)
 
 
 @compiled
 def same_visit(columns: Columns, tables: Tables, one: int, two: int) -> bool:
     """Whether two records are of one visit of a place. The TTL tells a second visit (a loop) from a second packet."""
     a, b, places = columns.place[one], columns.place[two], tables.places
-    return columns.ttl[one] == columns.ttl[two] and places[a, VISIT] == places[b, VISIT]
+    return ttl(columns, tables, one) == ttl(columns, tables, two) and places[a, VISIT] == places[b, VISIT]
 
 
 @inlined
@@ -109,7 +116,7 @@ def follows(columns: Columns, tables: Tables, last: int, row: int) -> bool:
 
     A router takes one off the TTL before it logs; a switch takes none.
     """
-    fell = np.int64(columns.ttl[last]) - np.int64(columns.ttl[row])
+    fell = np.int64(ttl(columns, tables, last) - ttl(columns, tables, row))
     return can_follow(tables.places, columns.place[last], columns.place[row], fell)
 
 
@@ -119,7 +126,7 @@ def is_sure(columns: Columns, tables: Tables, last: int, row: int) -> bool:
     places = tables.places
     a, b = columns.place[last], columns.place[row]
     if places[a, POINT] == LOGICAL_EGRESS:
-        return columns.ttl[last] == columns.ttl[row]
+        return ttl(columns, tables, last) == ttl(columns, tables, row)
     in_key = places[a, IN_KEY]
     return in_key == 0 or places[b, IN_KEY] == 0 or places[b, IN_KEY] == in_key
 
@@ -152,9 +159,9 @@ def alike_on_the_wire(columns: Columns, tables: Tables, one: int, two: int) -> b
     """Whether two records agree in what a tunnel does not change."""
     places = tables.places
     a, b = columns.place[one], columns.place[two]
-    if columns.ttl[one] != columns.ttl[two] or places[a, CROSSES] != places[b, CROSSES]:
+    if ttl(columns, tables, one) != ttl(columns, tables, two) or places[a, CROSSES] != places[b, CROSSES]:
         return False
-    if columns.sport[one] != columns.sport[two] or columns.dport[one] != columns.dport[two]:
+    if tables.ports[columns.packet[one]] != tables.ports[columns.packet[two]]:
         return False
     h, k, headers = columns.header[one], columns.header[two], tables.headers
     return h == k or (headers[h, SRC] == headers[k, SRC] and headers[h, DST] == headers[k, DST])

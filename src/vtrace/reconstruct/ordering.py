@@ -26,7 +26,7 @@ from vtrace.reconstruct.layout import (
     Columns,
     Tables,
 )
-from vtrace.reconstruct.matching import at, begins, goes_on, is_of_flood, is_sent, leads_to
+from vtrace.reconstruct.matching import at, begins, goes_on, is_of_flood, is_sent, leads_to, ttl
 
 _NONE = -1
 
@@ -115,9 +115,9 @@ def _first_of_rest(columns: Columns, tables: Tables, rows: np.ndarray, starts: n
         rank = 0
         if not led_from_peer:
             rank = 2 if at(columns, tables, start, POINT) == INGRESS or not led_to else 1
-        ttl = np.int64(columns.ttl[start])
-        if rank > best_rank or (rank == best_rank and ttl > best_ttl):
-            best, best_rank, best_ttl = one, rank, ttl
+        left = np.int64(ttl(columns, tables, start))
+        if rank > best_rank or (rank == best_rank and left > best_ttl):
+            best, best_rank, best_ttl = one, rank, left
     return best
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from vtrace.compiled import compiled
-from vtrace.reconstruct.columns import Prepared, addresses, column, prepare
+from vtrace.reconstruct.columns import Prepared, addresses, prepare
 from vtrace.reconstruct.distinct import PATH_PAIR
 from vtrace.reconstruct.kernel import reconstruct_columns
 from vtrace.reconstruct.layout import CHASSIS, DST, Columns, Packets, Tables
@@ -20,7 +20,8 @@ FLAG_GAP, FLAG_AMBIGUOUS, FLAG_MISSING, FLAG_COPIED = 1, 2, 4, 8
 WITH_GAP, AMBIGUOUS = 4, 5
 COUNTS = 6
 # What a packet was like at its first hop: fields of the record.
-TRAITS = ("length_bytes", "sport", "dport", "ct_state", "tcp_flags", "fragment")
+TRAITS_OF_PACKET = ("length_bytes", "sport", "dport", "tcp_flags", "fragment")
+TRAITS_OF_HEADERS = ("ct_state", "proto")
 
 
 class PacketRows(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,7 +33,7 @@ class PacketRows(msgspec.Struct, frozen=True, kw_only=True):
         last_seq, last_ns: number and time of its last record; last_place: its place.
         flags: FLAG_…
         backend: number of the destination address that it had at last.
-        traits: the fields of `TRAITS`, and `proto`.
+        traits: the fields of `TRAITS_OF_PACKET` and `TRAITS_OF_HEADERS`.
     """
 
     pair: np.ndarray
@@ -70,7 +71,7 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def records(self) -> int:
-        return len(self.prepared.columns.key)
+        return len(self.prepared.columns.place)
 
 
 def part_of(batches: Sequence[pa.RecordBatch], goals: Mapping[tuple[str, int], Goal] | None = None) -> Part:
@@ -86,7 +87,9 @@ def part_of(batches: Sequence[pa.RecordBatch], goals: Mapping[tuple[str, int], G
     pair, chassis, order_ns, last_seq, last_ns, last_place, flags, backend = _rows_of(
         prepared.columns, prepared.tables, found, counts
     )
-    proto = prepared.headers.column("proto").to_numpy()[prepared.columns.header[found.first]]
+    packet, header = prepared.columns.packet[found.first], prepared.columns.header[found.first]
+    traits = {name: prepared.packets[name][packet] for name in TRAITS_OF_PACKET}
+    traits |= {name: prepared.headers.column(name).to_numpy()[header] for name in TRAITS_OF_HEADERS}
     return Part(
         prepared=prepared,
         found=found,
@@ -101,7 +104,7 @@ def part_of(batches: Sequence[pa.RecordBatch], goals: Mapping[tuple[str, int], G
             last_place=last_place,
             flags=flags,
             backend=backend,
-            traits={name: column(batches, name)[found.first] for name in TRAITS} | {"proto": proto},
+            traits=traits,
         ),
         counts=counts,
         backends=addresses(prepared.headers),

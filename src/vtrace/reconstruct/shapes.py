@@ -1,7 +1,7 @@
 """Shapes of packets: what decides the order of records, kept for the next packet that has the same.
 
-Which way a packet went through the tables of places and headers, with which TTLs, and which of its records have other
-ports than the first: equal in all that, two packets are put in the same order and take the same path. Most packets of a
+Which way a packet went through the tables of places and headers, and which of its records have other ports than the
+first: equal in all that, two packets are put in the same order and take the same path. Most packets of a
 task have one of a few shapes, so their order is looked up, and no rule is asked again.
 """
 
@@ -25,7 +25,7 @@ class Shapes(NamedTuple):
 
     Attributes:
         number: of the shape in a slot; length: of its packets, 0 where a slot is free.
-        place, header, ttl, ports: of each record, as it came; ports 0: those of the first record.
+        place, header, ports: of each record, as it came; ports 0: those of the first record.
         way: which of the records is each hop, and behind the hops those that are none; hops: how many hops there are.
         gap: whether some are missing between.
         counts: how many shapes were given a number (one number).
@@ -35,7 +35,6 @@ class Shapes(NamedTuple):
     length: np.ndarray
     place: np.ndarray
     header: np.ndarray
-    ttl: np.ndarray
     ports: np.ndarray
     way: np.ndarray
     hops: np.ndarray
@@ -52,7 +51,6 @@ def no_shapes() -> Shapes:
         np.zeros(slots, np.int32),
         np.zeros((slots, LONGEST), np.int32),
         np.zeros((slots, LONGEST), np.int32),
-        np.zeros((slots, LONGEST), np.uint8),
         np.zeros((slots, LONGEST), np.int64),
         np.zeros((slots, LONGEST), np.uint8),
         np.zeros(slots, np.uint8),
@@ -64,23 +62,25 @@ def no_shapes() -> Shapes:
 @inlined
 def slot_of(
     header: np.ndarray,
-    ttl: np.ndarray,
-    sport: np.ndarray,
-    dport: np.ndarray,
+    packet: np.ndarray,
+    all_ports: np.ndarray,
     rows: np.ndarray,
     own: np.ndarray,
     length: int,
     ports: np.ndarray,
 ) -> int:
     """The slot of a packet's shape. `ports` takes what its records have there."""
-    first_sport, first_dport = sport[rows[0]], dport[rows[0]]
+    first = packet[rows[0]]
+    first_ports = all_ports[first]
     hashed = np.uint64(length)
     for i in range(length):
         row = rows[i]
-        one, two = sport[row], dport[row]
-        told = np.int64(0) if one == first_sport and two == first_dport else np.int64(one) << 16 | np.int64(two) + 1
+        told = np.int64(0)
+        if packet[row] != first:
+            others = all_ports[packet[row]]
+            told = np.int64(0) if others == first_ports else others + 1
         ports[i] = told
-        mixed = np.uint64(own[i]) << np.uint64(32) | np.uint64(header[row]) << np.uint64(8) | np.uint64(ttl[row])
+        mixed = np.uint64(own[i]) << np.uint64(32) | np.uint64(header[row])
         hashed = (hashed ^ mixed ^ (np.uint64(told) << np.uint64(20))) * _FACTOR
         hashed ^= hashed >> np.uint64(31)
     return int(np.int64(hashed * _FACTOR >> _SHIFT))
@@ -92,10 +92,8 @@ def is_in(
     lengths: np.ndarray,
     places: np.ndarray,
     headers: np.ndarray,
-    ttls: np.ndarray,
-    all_ports: np.ndarray,
+    of_ports: np.ndarray,
     header: np.ndarray,
-    ttl: np.ndarray,
     rows: np.ndarray,
     own: np.ndarray,
     ports: np.ndarray,
@@ -105,7 +103,6 @@ def is_in(
     same = lengths[slot] == length
     if same:
         for i in range(length):
-            row = rows[i]
-            same = same and places[slot, i] == own[i] and headers[slot, i] == header[row]
-            same = same and ttls[slot, i] == ttl[row] and all_ports[slot, i] == ports[i]
+            same = same and places[slot, i] == own[i] and headers[slot, i] == header[rows[i]]
+            same = same and of_ports[slot, i] == ports[i]
     return same

@@ -50,7 +50,7 @@ def test_records_round_trip_as_an_arrow_stream(records: list[LogRecord]) -> None
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
     back = pa.ipc.open_stream(sink.getvalue()).read_all()
-    assert back.schema.metadata == {b"vtrace_record_version": b"2"}
+    assert back.schema.metadata == {b"vtrace_record_version": b"3"}
     assert from_table(back) == records
 
 

@@ -12,6 +12,7 @@ Apart from `record`, since importing Arrow takes longer than a task may wait bef
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import cache
 
 import msgspec
 import pyarrow as pa
@@ -83,6 +84,7 @@ CLOCK_FIELD, CLOCK_DELTA_FIELD = "clock_ns", "clock_delta_ns"
 _CLOCK_FIELDS = {PLACE: (MONO_FIELD, CLOCK_FIELD), HEADERS: (), PACKET: (MONO_OFFSET_FIELD,)}
 
 
+@cache
 def struct_type(group: str) -> pa.StructType:
     """The struct that a group is in the compact form."""
     types = {**{f.name: f.type for f in group_fields(group)}, **dict.fromkeys(_CLOCK_FIELDS[group], pa.int64())}

@@ -120,8 +120,9 @@ def answers(gathered: Gathered, streams: Streams, evidence: Iterable[EvidenceRec
     """
     # Of a pair of which nothing was lost no packet has to be looked at again.
     rows = gathered.rows((gathered.counts[:, AT_SENT] > 0) | (gathered.counts[:, AT_STOPPED] > 0))
-    flag_missing(gathered, rows, streams, streams.holes())
-    missing = streams.missing()
+    holes = streams.holes()
+    flag_missing(gathered, rows, streams, holes)
+    missing = streams.missing(holes)
     return Answers(
         records=gathered.records,
         repeated=gathered.repeated,

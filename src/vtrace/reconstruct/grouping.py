@@ -1,6 +1,6 @@
 """Groups records by packet key: a hash table over (key, color and epoch), then a counting sort. Order is kept.
 
-Only the first record of each row of the table of packets is looked up; the others of that row go where it went.
+Where a row of the table of packets is of one color and epoch, as in all blobs, rows are looked up instead of records.
 """
 
 from __future__ import annotations
@@ -20,65 +20,110 @@ def group(columns: Columns, tables: Tables) -> tuple[np.ndarray, np.ndarray]:
     """Rows of records, those of one key together.
 
     Returns:
-        The rows, groups in the order of their first records and each in the order of the input; and where each group
-        begins, with the end of the last.
+        The rows, those of a group in the order of the input; and where each group begins, with the end of the last.
     """
-    place, packet, places, all_keys = columns.place, columns.packet, tables.places, tables.keys
-    rows = len(place)
-    # Of each row of the table of packets the group and the use of its latest record.
-    of_packet, its_use = np.full(len(all_keys), -1, np.int32), np.empty(len(all_keys), np.int32)
-    most = _most_groups(place, places, len(all_keys))
-    bits = 4
-    while 1 << bits < 2 * most:
-        bits += 1
-    shift = np.uint64(64 - bits)
-    mask = (1 << bits) - 1
-    slots = np.full(1 << bits, -1, np.int32)
-    keys = np.empty(1 << bits - 1, np.int64)
-    uses = np.empty(1 << bits - 1, np.int32)
-    sizes = np.zeros((1 << bits - 1) + 1, np.int64)
+    rows = len(columns.place)
     number = np.empty(rows, np.int32)
-    groups = 0
-    for row in range(rows):
-        one, use = packet[row], places[place[row], USE]
-        found = of_packet[one]
-        if found < 0 or its_use[one] != use:
-            own = all_keys[one]
-            hashed = (np.uint64(own) + np.uint64(use) * _MIX) * _SPREAD
-            at = np.int64(hashed >> shift)
-            found = slots[at]
-            while found >= 0 and (keys[found] != own or uses[found] != use):
-                at = (at + 1) & mask
-                found = slots[at]
-            if found < 0:
-                found = np.int32(groups)
-                slots[at] = found
-                keys[found] = own
-                uses[found] = use
-                groups += 1
-            of_packet[one], its_use[one] = found, use
-        number[row] = found
-        sizes[found] += 1
+    uses = np.full(len(tables.keys), -1, np.int32)
+    if _note_uses(columns, tables, uses):
+        groups = _by_packet(columns.packet, tables.keys, uses, number)
+    else:
+        groups = _by_record(columns, tables, number)
     starts = np.zeros(groups + 1, np.int64)
+    for row in range(rows):
+        starts[number[row] + 1] += 1
     for one in range(groups):
-        starts[one + 1] = starts[one] + sizes[one]
-        sizes[one] = starts[one]
+        starts[one + 1] += starts[one]
+    at = starts[:groups].copy()
     order = np.empty(rows, np.int32)
     for row in range(rows):
         one = number[row]
-        order[sizes[one]] = row
-        sizes[one] += 1
+        order[at[one]] = row
+        at[one] += 1
     return order, starts
 
 
 @compiled
-def _most_groups(place: np.ndarray, places: np.ndarray, packets: int) -> int:
-    """How many groups there can be: packets, if all are of one use, as those of a blob are; else records."""
-    first = places[place[0], USE] if len(place) else 0
+def _note_uses(columns: Columns, tables: Tables, uses: np.ndarray) -> bool:
+    """Notes the color and epoch of each row of the table of packets; whether all its records are of that one."""
+    place, packet, places = columns.place, columns.packet, tables.places
     for row in range(len(place)):
-        if places[place[row], USE] != first:
-            return len(place)
-    return packets
+        one, use = packet[row], places[place[row], USE]
+        if uses[one] < 0:
+            uses[one] = use
+        elif uses[one] != use:
+            return False
+    return True
+
+
+@compiled
+def _by_packet(packet: np.ndarray, keys: np.ndarray, uses: np.ndarray, number: np.ndarray) -> int:
+    """Numbers the group of each record by looking up each row of the table of packets; how many groups there are.
+
+    Args:
+        uses: of each row its color and epoch; -1 where no record points to it: such a row has no group.
+    """
+    own = np.empty(len(keys), np.int32)
+    shift, mask = _bits(len(keys))
+    slots = np.full(mask + 1, -1, np.int32)
+    groups = 0
+    for one in range(len(keys)):
+        if uses[one] < 0:
+            continue
+        key, use = keys[one], uses[one]
+        at = np.int64(_hashed(key, use) >> shift)
+        found = slots[at]
+        # A slot holds the first row of a group.
+        while found >= 0 and (keys[found] != key or uses[found] != use):
+            at = (at + 1) & mask
+            found = slots[at]
+        if found < 0:
+            slots[at] = one
+            own[one] = groups
+            groups += 1
+        else:
+            own[one] = own[found]
+    for row in range(len(packet)):
+        number[row] = own[packet[row]]
+    return groups
+
+
+@compiled
+def _by_record(columns: Columns, tables: Tables, number: np.ndarray) -> int:
+    """Numbers the group of each record by looking up its key, color and epoch; how many there are."""
+    place, packet, places, all_keys = columns.place, columns.packet, tables.places, tables.keys
+    shift, mask = _bits(len(place))
+    slots = np.full(mask + 1, -1, np.int32)
+    first = np.empty(len(place), np.int32)
+    groups = 0
+    for row in range(len(place)):
+        key, use = all_keys[packet[row]], places[place[row], USE]
+        at = np.int64(_hashed(key, use) >> shift)
+        found = slots[at]
+        while found >= 0 and (all_keys[packet[first[found]]] != key or places[place[first[found]], USE] != use):
+            at = (at + 1) & mask
+            found = slots[at]
+        if found < 0:
+            found = np.int32(groups)
+            slots[at] = found
+            first[found] = row
+            groups += 1
+        number[row] = found
+    return groups
+
+
+@inlined
+def _hashed(key: int, use: int) -> np.uint64:
+    return (np.uint64(key) + np.uint64(use) * _MIX) * _SPREAD
+
+
+@inlined
+def _bits(most: int) -> tuple[np.uint64, int]:
+    """Of a hash table that is at most half full: by how much hashes are shifted to be slots, and the last slot."""
+    bits = 4
+    while 1 << bits < 2 * most:
+        bits += 1
+    return np.uint64(64 - bits), (1 << bits) - 1
 
 
 @compiled

@@ -23,7 +23,8 @@ NAMES = ("chassis", "incarnation", "color", "epoch")
 _CREDIBLE = 64
 _CREDIBLE_AT_LEAST = 1 << 22
 _FAR_NS = np.int64(1 << 62)
-_NOT_SEEN = -_FAR_NS
+# Times are kept as so much more than they are: 0, which new memory holds, stands for a record that was not seen.
+_ORIGIN_NS = _FAR_NS
 
 
 class Holes(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,7 +104,7 @@ class Streams:
     def _lay(self, room: np.ndarray, dropped: np.ndarray) -> None:
         """Lays the streams out anew, with so much room each, and so many numbers at the beginning of each left out."""
         bases = np.concatenate(([0], np.cumsum(room)))
-        times = np.full(int(bases[-1]), _NOT_SEEN)
+        times = np.zeros(int(bases[-1]), np.int64)
         for stream in np.flatnonzero(self._bases >= 0).tolist():
             kept = min(self._room[stream] - dropped[stream], room[stream])
             begin = self._bases[stream] + dropped[stream]
@@ -150,11 +151,15 @@ class Streams:
         own[:, 0] = np.minimum(own[:, 0], spans[:, 0])
         own[:, 1] = np.maximum(own[:, 1], spans[:, 1])
 
-    def missing(self) -> np.ndarray:
-        """How many records of each stream nobody has; -1 where it is not believed."""
+    def missing(self, holes: Holes) -> np.ndarray:
+        """How many records of each stream nobody has; -1 where it is not believed.
+
+        Args:
+            holes: of these streams.
+        """
         found = np.zeros(len(self.names), np.int64)
-        holes = self._runs()
-        np.add.at(found, holes[:, 0], holes[:, 2] - holes[:, 1] + 1)
+        believed = self._bases[holes.stream] >= 0
+        np.add.at(found, holes.stream[believed], (holes.last - holes.first + 1)[believed])
         return np.where(self._bases < 0, -1, found)
 
     def holes(self) -> Holes:
@@ -175,34 +180,59 @@ class Streams:
         dropped = np.zeros(len(self.names), np.int64)
         for stream in np.flatnonzero(self._bases >= 0).tolist():
             limit = before_ns.get(self.names[stream][0])
-            held = self._held(stream)
+            base = self._bases[stream]
+            held = self._times[base : base + self.written[stream] - self._settled[stream]]
             if limit is not None and len(held):
-                old = np.flatnonzero((held != _NOT_SEEN) & (held < limit))
+                old = np.flatnonzero((held != 0) & (held < limit + _ORIGIN_NS))
                 dropped[stream] = old[-1] if len(old) else 0
         if int(dropped.sum()) > len(self._times) // 2:
             self._old_holes.append(self._runs(dropped))
             self._lay(self.written - self._settled - dropped, dropped)
 
-    def _held(self, stream: int) -> np.ndarray:
-        base = self._bases[stream]
-        return self._times[base : base + self.written[stream] - self._settled[stream]]
-
     def _runs(self, until: np.ndarray | None = None) -> np.ndarray:
         """Rows of stream, first and last number, and the times before and behind; up to so many numbers, if given."""
-        parts = [np.zeros((0, 5), np.int64), *(self._old_holes if until is None else ())]
-        for stream in np.flatnonzero(self._bases >= 0).tolist():
-            times = self._held(stream)
-            edges = np.diff(np.concatenate(([1], times != _NOT_SEEN, [1])).astype(np.int8))
-            first, last = np.flatnonzero(edges == -1), np.flatnonzero(edges == 1) - 1
-            if until is not None:
-                first, last = first[first < until[stream]], last[first < until[stream]]
-            if not len(first):
-                continue
-            after = np.where(first > 0, times[np.maximum(first - 1, 0)], -_FAR_NS)
-            before = np.where(last + 1 < len(times), times[np.minimum(last + 1, len(times) - 1)], _FAR_NS)
-            offset = self._settled[stream] + 1
-            parts.append(np.column_stack((np.full(len(first), stream), first + offset, last + offset, after, before)))
-        return np.concatenate(parts)
+        lengths = self.written - self._settled
+        runs = _missing_runs(self._times, self._bases, lengths, self._settled, lengths if until is None else until)
+        return np.concatenate([runs, *(self._old_holes if until is None else ())])
+
+
+@compiled
+def _missing_runs(
+    times: np.ndarray, bases: np.ndarray, lengths: np.ndarray, settled: np.ndarray, until: np.ndarray
+) -> np.ndarray:
+    """The runs of missing numbers of all streams that are believed, as rows of `Streams._runs`.
+
+    Args:
+        until: of each stream only runs that begin before so many of its numbers.
+    """
+    found = np.empty((64, 5), np.int64)
+    count = 0
+    for stream in range(len(bases)):
+        base = bases[stream]
+        end = base + lengths[stream] if base >= 0 else base
+        at = _end_of_run(times, base, end, False)
+        while at < end and at - base < until[stream]:
+            behind = _end_of_run(times, at, end, True)
+            if count == len(found):
+                wider = np.empty((2 * count, 5), np.int64)
+                wider[:count] = found
+                found = wider
+            found[count, 0] = stream
+            found[count, 1] = at - base + 1 + settled[stream]
+            found[count, 2] = behind - base + settled[stream]
+            found[count, 3] = times[at - 1] - _ORIGIN_NS if at > base else -_FAR_NS
+            found[count, 4] = times[behind] - _ORIGIN_NS if behind < end else _FAR_NS
+            count += 1
+            at = _end_of_run(times, behind, end, False)
+    return found[:count]
+
+
+@compiled
+def _end_of_run(times: np.ndarray, at: int, end: int, missing: bool) -> int:
+    """Where numbers that are missing, or those that are not, come to an end."""
+    while at < end and (times[at] == 0) == missing:
+        at += 1
+    return at
 
 
 @compiled
@@ -238,7 +268,7 @@ def _mark(
             new[row] = False
         elif number <= room[one]:
             at = bases[one] + number - 1
-            new[row] = times[at] == _NOT_SEEN
-            times[at] = at_ns
+            new[row] = times[at] == 0
+            times[at] = at_ns + _ORIGIN_NS
         else:
             new[row] = True

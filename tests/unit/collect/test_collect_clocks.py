@@ -35,7 +35,7 @@ def test_parts_add_up(rows: list[tuple[int, int, int]], chassis: list[int]) -> N
     own = numbered(chassis[: int(place.max(initial=-1)) + 1])
     parts = in_parts(clock_ns, own, place, packet)
     assert added(parts, place, packet) == clock_ns.tolist()
-    if np.all((-MOST_NS <= clock_ns) & (clock_ns <= MOST_NS)):
+    if np.all((clock_ns >= -MOST_NS) & (clock_ns <= MOST_NS)):
         assert all(np.all((part >= -MOST_NS) & (part <= MOST_NS)) for part in parts)
 
 

@@ -44,7 +44,7 @@ def told(data: bytes) -> None:
 _SEEDS = (
     b"diagnose\0--from\0a,b\0--to\010.0.0.1\0--proto\0tcp\0--dport\x0080\0--tcp-flags\0+syn-ack\0--packets\x0010\0--timeout\x0020",
     b"diagnose\0--from\0blue/fd00::1\0--to\0c\0--icmp-type\x008\0--direction\0both\0--ip\x006\0--json",
-    b"reconstruct\0f\0--threads\x002\0--task\0x",
+    b"reconstruct\0f\0--cores\x002\0--task\0x",
     b"generate\0--out\0f\0--servers\x005\0--vpcs\x003",
     b"lab\0up\0--lab\0x",
     b"bench\0faults\0--cases\x003",
@@ -64,5 +64,5 @@ _WORDS = (
 )
 TARGETS = (
     Target("command_words", or_refused(words), _SEEDS, _WORDS, 6144),
-    Target("command_told", told, (b"--json", b"--threads\0-1", b"--nope"), _WORDS, 6144),
+    Target("command_told", told, (b"--json", b"--cores\0-1", b"--nope"), _WORDS, 6144),
 )

@@ -107,7 +107,7 @@ def scratch() -> Iterator[Path]:
 def reconstructed(path: Path) -> None:
     """`vtrace reconstruct`, for people and as JSON."""
     for words in ([], ["--json"]):
-        arguments = parser().parse_args(["reconstruct", str(path), "--threads", "1", *words])
+        arguments = parser().parse_args(["reconstruct", str(path), "--cores", "1", *words])
         with contextlib.redirect_stdout(io.StringIO()) as shown:
             assert arguments.func(arguments) in _EXITS
         assert shown.getvalue()

@@ -1,22 +1,21 @@
-"""Reconstructs records that are stored in a file: part by part, on several threads.
+"""Reconstructs records that are stored in a file: part by part, on several cores.
 
-A blob store is read in parts of whole buckets, since a bucket has all records of its keys: only a part for each thread
-is in memory at a time. Any other file is read whole.
+A blob store is read in parts of whole buckets, since a bucket has all records of its keys: only a part for each core is
+in memory at a time. Any other file is read whole.
 """
 
 from __future__ import annotations
 
-import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
 
 import msgspec
 import numpy as np
 import pyarrow as pa
 
+from vtrace.analyzer.working import Goals, Source, gathered
 from vtrace.collect import blobs
 from vtrace.collect.store import BlobStore, StoredBlob, is_blob_store, read_records
 from vtrace.model.record import EvidenceRecord, StreamEnd
@@ -24,20 +23,10 @@ from vtrace.model.record_schema import evidence_of, streams_of
 from vtrace.reconstruct.answers import Answers, answers
 from vtrace.reconstruct.columns import prepare
 from vtrace.reconstruct.gathering import Gathered
-from vtrace.reconstruct.parts import part_of
-from vtrace.reconstruct.schema import Goal
 from vtrace.reconstruct.streams import Streams
 
 # A part of about so many records fits into a core's own cache, and its fixed costs are small beside it.
 PART_RECORDS = 150_000
-
-
-class Source(Protocol):
-    """One part: gives its records, in the compact form, whenever it is asked."""
-
-    def read(self) -> Sequence[pa.RecordBatch]:
-        """All records of the part."""
-        ...
 
 
 class OfBlobs(msgspec.Struct, frozen=True):
@@ -113,60 +102,29 @@ def _joined(buckets: Mapping[tuple[int, int, int], list[StoredBlob]]) -> Iterato
         yield waiting
 
 
-def reconstruct_stored(
-    stored: Stored, *, threads: int = 1, goals: Mapping[tuple[str, int], Goal] | None = None
-) -> Answers:
+def reconstruct_stored(stored: Stored, *, cores: int = 1, goals: Goals | None = None) -> Answers:
     """What became of the packets whose records are stored.
 
     Args:
-        threads: how many parts are worked on at once.
+        cores: how many parts are worked on at once, each by a process of its own.
         goals: where the packets of each (task, pair) should come out, if that is one place.
     """
-    gathered, streams = gather(stored, threads=threads, goals=goals)
-    return answers(gathered, streams, stored.evidence)
+    with gather(stored, cores=cores, goals=goals) as (found, streams):
+        return answers(found, streams, stored.evidence)
 
 
-def gather(
-    stored: Stored, *, threads: int = 1, goals: Mapping[tuple[str, int], Goal] | None = None
-) -> tuple[Gathered, Streams]:
+@contextmanager
+def gather(stored: Stored, *, cores: int = 1, goals: Goals | None = None) -> Iterator[tuple[Gathered, Streams]]:
     """All that answers are made of: every packet, and which records are at hand of each log stream.
 
     Args:
-        threads, goals: as for `reconstruct_stored`.
+        cores, goals: as for `reconstruct_stored`.
     """
-    streams = Streams(stored.ends, records=stored.records)
-    gathered = Gathered()
-    lock = threading.Lock()
-
-    def work(source: Source) -> None:
-        part = part_of(source.read(), goals)
-        columns = part.prepared.columns
-        with lock:
-            numbers = streams.numbers(part.prepared.places)
-        _, spans = streams.mark(numbers, columns.place, columns.seq, columns.mono_ns)
-        with lock:
-            streams.widen(spans)
-            gathered.add(part)
-
-    def reach(source: Source) -> None:
-        prepared = prepare(source.read())
-        numbers = streams.numbers(prepared.places)
-        streams.reach(numbers, prepared.columns.place, prepared.columns.seq)
-
+    streams = Streams(stored.ends, records=stored.records, shared=cores > 1)
     if not stored.ends:
-        # Nobody told how many records there should be: that is found out first, since threads share the room for it.
-        for source in stored.parts:
-            reach(source)
-    on_threads(work, stored.parts, threads)
-    return gathered, streams
-
-
-def on_threads(work: Callable[[Source], None], parts: Iterable[Source], threads: int) -> None:
-    """Does the work for each part, for so many at once."""
-    if threads <= 1:
-        for part in parts:
-            work(part)
-        return
-    with ThreadPoolExecutor(threads) as pool:
-        for done in [pool.submit(work, part) for part in parts]:
-            done.result()
+        # Nobody told how many records there should be: that is found out first, since workers share the room for it.
+        for part in stored.parts:
+            prepared = prepare(part.read())
+            streams.reach(streams.numbers(prepared.places), prepared.columns.place, prepared.columns.seq)
+    with gathered(stored.parts, streams, goals, cores) as found:
+        yield found, streams

@@ -8,7 +8,6 @@ bucket has any of it.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -44,8 +43,9 @@ from vtrace.model.record_schema import (
 
 # A blob that says it has more, decompressed, is none: 10,000 records have a few hundred thousand bytes.
 MOST_BYTES = 1 << 30
-# Schemas of blobs that were found to be right; the latest few.
-_known_schemas: deque[pa.Schema] = deque(maxlen=16)
+# Schemas of blobs that were found to be right, the latest first.
+_known_schemas: tuple[pa.Schema, ...] = ()
+_MOST_SCHEMAS = 16
 # Below it row numbers made of several columns' fit into 64 bits together with another column's.
 _ROOM = 1 << 62
 
@@ -155,13 +155,23 @@ def decode(blob: bytes | memoryview | pa.Buffer) -> pa.RecordBatch:
         batch = pa.ipc.open_stream(decompress(buffer, most=MOST_BYTES)).read_next_batch()
         # Among the rest it looks whether indices are within their dictionaries.
         batch.validate(full=True)
-        # Blobs come in a few schemas, and to look one through takes longer than to read a blob.
-        if not any(batch.schema.equals(known) for known in tuple(_known_schemas)):
-            _check_schema(batch.schema)
-            _known_schemas.append(batch.schema.remove_metadata())
+        _check_schema_once(batch.schema)
     except (pa.ArrowException, OSError, StopIteration, IndexError, ValueError) as error:
         raise UsageError("This is no blob of log records", "", str(error), "See docs/records.md") from error
     return batch
+
+
+def _check_schema_once(schema: pa.Schema) -> None:
+    """Blobs come in a few schemas, and to look one through takes longer than to read a blob."""
+    global _known_schemas
+    known = _known_schemas
+    for place, one in enumerate(known):
+        if schema.equals(one):
+            if place:
+                _known_schemas = (one, *known[:place], *known[place + 1 :])
+            return
+    _check_schema(schema)
+    _known_schemas = (schema.remove_metadata(), *known[: _MOST_SCHEMAS - 1])
 
 
 def _check_schema(schema: pa.Schema) -> None:

@@ -68,16 +68,16 @@ class Accuracy(msgspec.Struct, frozen=True, kw_only=True):
     pairs: dict[str, int]
 
 
-def accuracy(path: Path, truth: Path, goals: Mapping[tuple[str, int], Goal], threads: int = 1) -> Accuracy:
+def accuracy(path: Path, truth: Path, goals: Mapping[tuple[str, int], Goal], cores: int = 1) -> Accuracy:
     """Reconstructs a file and holds the answers against its truth.
 
     Args:
         goals: where the packets of each (task, pair) should come out, if that is one place.
     """
     stored = open_stored(path)
-    gathered, streams = gather(stored, threads=threads, goals=goals)
-    found = answers(gathered, streams, stored.evidence)
-    told = _told(gathered, streams, read_records(path))
+    with gather(stored, cores=cores, goals=goals) as (gathered, streams):
+        found = answers(gathered, streams, stored.evidence)
+        told = _told(gathered, streams, read_records(path))
     known = _known(pq.read_table(truth))
     left_out = _floods_without(known, goals)
     judged = _compared(_others(known, left_out), _others(told, left_out), found)

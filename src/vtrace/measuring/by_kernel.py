@@ -2,39 +2,26 @@
 
 from __future__ import annotations
 
-import threading
 from collections import defaultdict
 from collections.abc import Hashable
 from pathlib import Path
 
 from vtrace.analyzer import stored as stored_records
-from vtrace.analyzer.stored import Source
 from vtrace.measuring.tally import Tally, pair_tally, tally_of_answers
 from vtrace.reconstruct.answers import KINDS
-from vtrace.reconstruct.gathering import Gathered
-from vtrace.reconstruct.parts import part_of
 
 
-def run(path: Path, threads: int) -> Tally:
+def run(path: Path, cores: int) -> Tally:
     """Reconstructs a file: the whole of the answers, as `vtrace reconstruct` prints them."""
-    return tally_of_answers(stored_records.reconstruct_stored(stored_records.open_stored(path), threads=threads))
+    return tally_of_answers(stored_records.reconstruct_stored(stored_records.open_stored(path), cores=cores))
 
 
-def run_paths(path: Path, threads: int) -> Tally:
+def run_paths(path: Path, cores: int) -> Tally:
     """Reconstructs a file as far as the other formulations go: no holes, no patterns, no contrast."""
-    stored = stored_records.open_stored(path)
-    gathered = Gathered()
-    lock = threading.Lock()
-
-    def work(source: Source) -> None:
-        part = part_of(source.read())
-        with lock:
-            gathered.add(part)
-
-    stored_records.on_threads(work, stored.parts, threads)
     paths: dict[Hashable, list[tuple[str, int]]] = defaultdict(list)
-    for one in gathered.paths:
-        paths[gathered.pairs.names[one.pair]].append((KINDS[one.disposition], one.packets))
+    with stored_records.gather(stored_records.open_stored(path), cores=cores) as (gathered, _):
+        for one in gathered.paths:
+            paths[gathered.pairs.names[one.pair]].append((KINDS[one.disposition], one.packets))
     pairs = []
     for name in sorted(paths, key=str):
         assert isinstance(name, tuple)

@@ -3,20 +3,23 @@
     python -m vtrace.measuring.child FORM --cores 0,1 --warm SMALL.blobs X.blobs
 
 What is imported and compiled is timed apart: a run on a small file comes first. Memory is that of this program alone:
-`ru_maxrss` would tell of the program that started it, too.
+`ru_maxrss` would tell of the program that started it, too. Where it has workers, theirs is added.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gc
 import importlib
 import os
 import re
 import resource
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +44,7 @@ FORMS = {
 """Each formulation and the function that is it. STAGES is the kernel with a stopwatch in it."""
 
 _MEBI = 1 << 20
+_LOOK_S = 0.01
 
 
 def main() -> int:
@@ -48,7 +52,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("form", choices=(*FORMS, STAGES))
     parser.add_argument("file", type=Path)
-    parser.add_argument("--cores", required=True, help="numbers of the cores that it may use; a thread for each")
+    parser.add_argument("--cores", required=True, help="numbers of the cores that it may use")
     parser.add_argument("--warm", type=Path, required=True, help="a small file for the first run")
     args = parser.parse_args()
     cores = [int(core) for core in args.cores.split(",")]
@@ -59,12 +63,12 @@ def main() -> int:
     return 0
 
 
-def _run(name: str, file: Path, warm: Path, threads: int) -> dict[str, Any]:
+def _run(name: str, file: Path, warm: Path, cores: int) -> dict[str, Any]:
     """The fields of `running.Run`."""
     began = time.perf_counter()
     form = _form(name)
     import_s = time.perf_counter() - began
-    form(warm, threads)
+    form(warm, cores)
     warm_s = time.perf_counter() - began - import_s
     gc.collect()
     _forget_peak()
@@ -77,25 +81,29 @@ def _run(name: str, file: Path, warm: Path, threads: int) -> dict[str, Any]:
 
         with stopwatch() as watch:
             began = time.perf_counter()
-            tally = form(file, threads)
+            tally = form(file, cores)
             inner_s = time.perf_counter() - began
         stages = {stage: (spent.wall_s, spent.cpu_s) for stage, spent in watch.spent.items()}
         parts_s = watch.whole_s["parts"]
     else:
-        tally = form(file, threads)
+        tally = form(file, cores)
         inner_s = time.perf_counter() - began
     after, used = _memory(), _cpu_s()
     began = time.perf_counter()
-    form(file, threads)
+    form(file, cores)
+    again_s = time.perf_counter() - began
+    # Looking at workers' memory takes time: it is done in a run of its own.
+    with highest_of_all() as processes:
+        form(file, cores)
     return {
         "import_s": import_s,
         "warm_s": warm_s,
         "inner_s": inner_s,
-        "again_s": time.perf_counter() - began,
+        "again_s": again_s,
         "cpu_s": sum(used) - sum(cpu_s),
         "system_s": used[1] - cpu_s[1],
         "before_mb": before["VmRSS"],
-        "peak_mb": after["VmHWM"],
+        "peak_mb": processes.mb or after["VmHWM"],
         "mapped_mb": after["RssFile"] - before["RssFile"],
         "tally": tally,
         "stages": stages,
@@ -122,9 +130,40 @@ def _memory() -> dict[str, float]:
 
 
 def _cpu_s() -> tuple[float, float]:
-    """The CPU time of all threads in the program and in the system."""
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime, used.ru_stime
+    """The CPU time of all threads and of processes that have ended, in the program and in the system."""
+    both = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(used.ru_utime for used in both), sum(used.ru_stime for used in both)
+
+
+class Highest:
+    """The most memory that was seen in use; 0 where there were no child processes."""
+
+    mb = 0.0
+
+
+@contextmanager
+def highest_of_all() -> Iterator[Highest]:
+    """Looks every 10 ms how much memory this process and its children use: shared memory counts once (Pss, proc(5))."""
+    found, done = Highest(), threading.Event()
+
+    def look() -> None:
+        while not done.wait(_LOOK_S):
+            children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+            kilobytes = 0
+            for process in [*children, "self"] if children else ():
+                # It may have ended.
+                with contextlib.suppress(OSError):
+                    rollup = Path(f"/proc/{process}/smaps_rollup").read_text()
+                    kilobytes += sum(map(int, re.findall(r"^Pss:\s+(\d+) kB$", rollup, re.M)))
+            found.mb = max(found.mb, kilobytes * 1024 / _MEBI)
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    try:
+        yield found
+    finally:
+        done.set()
+        looking.join()
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from vtrace.analyzer.stored import Source, Stored
+from vtrace.analyzer.stored import Stored
+from vtrace.analyzer.working import Source
 from vtrace.model.record_schema import HEADERS, PACKET, PLACE
 
 # The group bit of a 48-bit Ethernet address (IEEE 802).

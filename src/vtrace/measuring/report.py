@@ -79,8 +79,8 @@ def stages(setup: Setup, runs: Sequence[Run], records: int) -> dict[str, Any]:
     """Where the kernel's way spends its time: of the run with the median time.
 
     Returns:
-        For each stage the seconds of all threads together by the wall clock and on a core, and CPU nanoseconds a
-        record. "alone_s": what is done before and after the parts, on one thread however many there are.
+        For each stage the seconds by the wall clock and on the core, and CPU nanoseconds a record. "alone_s": what is
+        done before and after the parts, on one core however many there are.
     """
     run = sorted(runs, key=lambda run: run.inner_s)[(len(runs) - 1) // 2]
     return {

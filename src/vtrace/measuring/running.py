@@ -26,7 +26,7 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
     """What is measured.
 
     Attributes:
-        form: of `child.FORMS`, or STAGES; cores: how many, and threads; order: in which order the records are.
+        form: of `child.FORMS`, or STAGES; cores: how many; order: in which order the records are.
     """
 
     form: str
@@ -39,11 +39,13 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         import_s: to import it; warm_s: the first small run, which compiles or loads what was compiled.
-        inner_s: from the file to the answers; cpu_s: of all threads; system_s: in the system, most of it to get memory.
+        inner_s: from the file to the answers; cpu_s: of all threads and processes; system_s: in the system, most of it
+            to get memory.
         again_s: the same once more in the same process, which has its memory by then.
-        before_mb, peak_mb: memory in use before the run, and at most during it; mapped_mb: how much more of files was
-            mapped into memory at its end, which is in `peak_mb` and belongs to the page cache.
-        stages: [wall, CPU] seconds of each stage on all threads; parts_s: how long the threads worked on parts.
+        before_mb, peak_mb: memory in use before the run, and at most during it, that of workers included; mapped_mb:
+            how much more of files was mapped into memory at its end, which is in `peak_mb` and belongs to the page
+            cache.
+        stages: [wall, CPU] seconds of each stage; parts_s: how long parts were worked on.
         load: the machine's load average before the run: others may use it, too.
     """
 
@@ -81,11 +83,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     def setups(self) -> list[Setup]:
         """In the order of the first round."""
-        forms = (*self.forms, *([STAGES] if KERNEL in self.forms else []))
-        return [
-            Setup(form=form, cores=cores, order=store.order)
-            for store, form, cores in product(self.stores, forms, self.cores)
-        ]
+        measured = list(product(self.forms, self.cores))
+        # A stopwatch sees what its own process does: all of it on one core.
+        measured += [(STAGES, 1)] if KERNEL in self.forms else []
+        return [Setup(form=form, cores=cores, order=store.order) for store in self.stores for form, cores in measured]
 
 
 def available_cores(wanted: Sequence[int]) -> list[int]:
@@ -97,7 +98,7 @@ def available_cores(wanted: Sequence[int]) -> list[int]:
     cores = sorted(os.sched_getaffinity(0))
     if max(wanted) > len(cores):
         why = f"there are {len(cores)}"
-        raise UsageError(f"{max(wanted)} threads are more than there are cores", "--threads", why, "Ask for fewer")
+        raise UsageError(f"{max(wanted)} cores are more than there are", "--cores", why, "Ask for fewer")
     return cores
 
 

@@ -22,14 +22,14 @@ STAGES: dict[str, tuple[str, ...]] = {
     "decode": ("vtrace.collect.blobs:decode",),
     "prepare": ("vtrace.reconstruct.parts:prepare",),
     "kernel": ("vtrace.reconstruct.parts:reconstruct_columns",),
-    "packets": ("vtrace.analyzer.stored:part_of",),
+    "packets": ("vtrace.analyzer.working:part_of",),
     "streams": (
         "vtrace.reconstruct.streams:Streams.numbers",
         "vtrace.reconstruct.streams:Streams.mark",
         "vtrace.reconstruct.streams:Streams.widen",
     ),
     "gathering": ("vtrace.reconstruct.gathering:Gathered.add",),
-    "parts": ("vtrace.analyzer.stored:on_threads",),
+    "parts": ("vtrace.analyzer.working:take_in",),
     "answers": ("vtrace.analyzer.stored:answers",),
     "answers, joining": ("vtrace.reconstruct.gathering:Gathered.rows",),
     "answers, holes": (
@@ -40,12 +40,11 @@ STAGES: dict[str, tuple[str, ...]] = {
     "answers, runs": ("vtrace.reconstruct.answers:runs",),
     "answers, contrast": ("vtrace.reconstruct.answers:differences",),
 }
-"""`packets` is what a part takes beside preparation and kernel; `parts` the time until all parts are done, less what
-this thread does itself of them: with several threads it waits."""
+"""`packets` is what a part takes beside preparation and kernel; `parts` what is left of it."""
 
 
 class Spent(msgspec.Struct, kw_only=True):
-    """What a stage took on all threads together: `wall_s` holds waiting, `cpu_s` does not."""
+    """What a stage took: `wall_s` holds waiting, `cpu_s` does not."""
 
     calls: int = 0
     wall_s: float = 0.0

@@ -7,6 +7,7 @@ the clock of that chassis alone.
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterable
 
 import msgspec
@@ -51,13 +52,15 @@ class Streams:
             chassis's monotonic clock.
     """
 
-    def __init__(self, ends: Iterable[StreamEnd] = (), *, records: int = 0) -> None:
+    def __init__(self, ends: Iterable[StreamEnd] = (), *, records: int = 0, shared: bool = False) -> None:
         """Makes room.
 
         Args:
             ends: what agents say that they have written.
             records: how many records there are at hand: far more than that nobody is believed.
+            shared: processes that are forked once there is room for all take note of records where this one does.
         """
+        self._shared = shared
         self.names: list[Name] = []
         self.written = np.zeros(0, np.int64)
         self.spans = np.zeros((0, 2), np.int64)
@@ -104,7 +107,9 @@ class Streams:
     def _lay(self, room: np.ndarray, dropped: np.ndarray) -> None:
         """Lays the streams out anew, with so much room each, and so many numbers at the beginning of each left out."""
         bases = np.concatenate(([0], np.cumsum(room)))
-        times = np.zeros(int(bases[-1]), np.int64)
+        length = int(bases[-1])
+        shared = self._shared and length > 0
+        times = np.frombuffer(mmap.mmap(-1, 8 * length), np.int64) if shared else np.zeros(length, np.int64)
         for stream in np.flatnonzero(self._bases >= 0).tolist():
             kept = min(self._room[stream] - dropped[stream], room[stream])
             begin = self._bases[stream] + dropped[stream]
@@ -150,6 +155,17 @@ class Streams:
         own = self.spans[: len(spans)]
         own[:, 0] = np.minimum(own[:, 0], spans[:, 0])
         own[:, 1] = np.maximum(own[:, 1], spans[:, 1])
+
+    def widen_by_name(self, names: list[Name], spans: np.ndarray) -> None:
+        """As `widen`, for streams that may have other numbers elsewhere.
+
+        Args:
+            names, spans: of each stream.
+        """
+        self.expect(dict.fromkeys(names, 0))
+        own = np.tile([_FAR_NS, -_FAR_NS], (len(self.names), 1))
+        own[[self._numbers[name] for name in names]] = spans
+        self.widen(own)
 
     def missing(self, holes: Holes) -> np.ndarray:
         """How many records of each stream nobody has; -1 where it is not believed.

@@ -35,7 +35,7 @@ def one(rows: list[dict[str, object]], disposition: str) -> dict[str, object]:
 
 
 def test_with_all_records_every_answer_is_right(made: tuple[Path, Path]) -> None:
-    found = accuracy(*made, {}, threads=2)
+    found = accuracy(*made, {}, cores=2)
     assert (found.right, found.wrong, found.evidence_missing, found.unclaimed) == (found.packets, 0, 0, 0)
     assert found.packets == 6 * 160
     assert found.phantoms == found.records_missing == found.without_goal == 0

@@ -30,12 +30,12 @@ def figures(path: Path) -> dict[str, Any]:
 
 def test_speed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "x.json"
-    words = ("--records", "4000", "--runs", "1", "--threads", "1", "--only", "kernel,polars", "--no-compile")
+    words = ("--records", "4000", "--runs", "1", "--cores", "1", "--only", "kernel,polars", "--no-compile")
     assert run("reconstruct", *words, "--json", str(out)) == 0
     document = figures(out)
     found = document["figures"]
     assert document["name"] == "reconstruct"
-    assert document["command"].startswith("vtrace bench reconstruct --records 4000 --seed 1 --runs 1 --threads 1")
+    assert document["command"].startswith("vtrace bench reconstruct --records 4000 --seed 1 --runs 1 --cores 1")
     assert found["records_per_s_1_core"] > 0
     assert found["peak_memory_mb"] > 50
     assert 5 < found["bytes_per_record"] < found["wire"]["arrival"]["msgpack_arrays"]
@@ -56,7 +56,7 @@ def test_speed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_speed_on_a_store_of_ones_own(tmp_path: Path) -> None:
     path = make_cloud(tmp_path / "own.blobs", faults=0.3)
     out = tmp_path / "x.json"
-    words = ("--runs", "1", "--threads", "1", "--data", str(path), "--no-compile")
+    words = ("--runs", "1", "--cores", "1", "--data", str(path), "--no-compile")
     assert run("reconstruct", *words, "--json", str(out)) == 0
     found = figures(out)["figures"]
     assert [(row["order"], row["form"]) for row in found["measurements"]] == [("own", form) for form in FORMS]
@@ -88,9 +88,9 @@ def test_the_names_of_the_formulations_are_those_that_there_are() -> None:
     [
         ("reconstruct --records 0", "--records 0 is out of range"),
         ("reconstruct --runs 0", "--runs 0 is out of range"),
-        ("reconstruct --threads x", "--threads x can't be"),
-        ("reconstruct --threads 0", "--threads 0 is out of range"),
-        ("reconstruct --threads 1000", "1000 threads are more than there are cores"),
+        ("reconstruct --cores x", "--cores x can't be"),
+        ("reconstruct --cores 0", "--cores 0 is out of range"),
+        ("reconstruct --cores 1000", "1000 cores are more than there are"),
         ("reconstruct --only kernel,magic", "there is no formulation 'magic'"),
         ("reconstruct --data none.blobs --only kernel", "can't be read"),
         ("reconstruct --json none/x.json", "The figures can't be written"),

@@ -47,7 +47,7 @@ def add_parser(kinds: Subparsers) -> None:
     add("--records", type=int, default=RECORDS, metavar="N", help=f"about so many (default {RECORDS:,})")
     add("--seed", type=int, default=SEED, metavar="S", help=f"default {SEED}")
     add("--runs", type=int, default=RUNS, metavar="R", help=f"rounds, of which medians are taken (default {RUNS})")
-    add("--threads", default="1,2", metavar="N[,N…]", help="threads, each on a core of its own (default 1,2)")
+    add("--cores", default="1,2", metavar="N[,N…]", help="on how many cores (default 1,2)")
     add("--only", default="", metavar="FORM[,FORM…]", help=f"of {', '.join(FORMS)}")
     add(
         "--floods",
@@ -82,21 +82,21 @@ def add_parser(kinds: Subparsers) -> None:
 
 
 def _speed(args: argparse.Namespace) -> int:
-    forms, threads = _checked(args)
+    forms, cores = _checked(args)
     check_folder(args.json)
     # Imported here, so that other commands don't wait for them.
     from vtrace.measuring import report, running, wire
 
-    running.available_cores(threads)
+    running.available_cores(cores)
     with tempfile.TemporaryDirectory(prefix="vtrace-bench-") as name:
         folder = Path(name)
         stores = _given(args.data) if args.data else _made(args, folder)
-        plan = running.Plan(forms=forms, cores=threads, stores=stores, warm=_small(folder), runs=args.runs)
+        plan = running.Plan(forms=forms, cores=cores, stores=stores, warm=_small(folder), runs=args.runs)
         found = running.measure(plan, _say)
         sizes = {store.order: wire.bytes_per_record(store.path) for store in stores}
         compile_s = running.compile_s(plan) if "kernel" in forms and not args.no_compile else None
         figures = report.figures(plan, found, sizes, compile_s)
-    told = document("reconstruct", figures, _command(args, "records seed runs threads only floods loops data"))
+    told = document("reconstruct", figures, _command(args, "records seed runs cores only floods loops data"))
     print("\n".join(report.text(told)))
     write(args.json, told)
     return 0
@@ -171,11 +171,11 @@ def _checked(args: argparse.Namespace) -> tuple[tuple[str, ...], tuple[int, ...]
         step = "pip install 'vtrace-overlay[bench]', or leave them out: --only kernel"
         raise UsageError(what, "bench reconstruct", "the kernel is measured beside them", step)
     try:
-        threads = tuple(dict.fromkeys(int(word) for word in args.threads.split(",")))
+        cores = tuple(dict.fromkeys(int(word) for word in args.cores.split(",")))
     except ValueError as error:
-        raise UsageError(f"--threads {args.threads} can't be", "--threads", "", "Say 1,2, for example") from error
-    check_bounds([("--threads", number, 1, 1024) for number in threads])
-    return forms, threads
+        raise UsageError(f"--cores {args.cores} can't be", "--cores", "", "Say 1,2, for example") from error
+    check_bounds([("--cores", number, 1, 1024) for number in cores])
+    return forms, cores
 
 
 def _given(paths: Sequence[Path]) -> tuple[Store, ...]:

@@ -32,23 +32,23 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add = parser.add_argument
     add("file", type=Path, metavar="FILE", help="Parquet, Arrow IPC, or a blob store")
     add("--task", metavar="ID", action="append", help="only this task (may be given several times)")
-    add("--threads", type=int, default=0, metavar="N", help="how many threads (default: one a core)")
+    add("--cores", type=int, default=0, metavar="N", help="how many cores to use (default: all)")
     add("--json", action="store_true", help="print one JSON document")
     parser.set_defaults(func=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Runs the command; returns its exit code."""
-    if arguments.threads < 0:
-        raise UsageError(f"--threads {arguments.threads} is out of range", "--threads", "", "Say 1 or more")
+    if arguments.cores < 0:
+        raise UsageError(f"--cores {arguments.cores} is out of range", "--cores", "", "Say 1 or more")
     from vtrace.analyzer.stored import open_stored, reconstruct_stored
     from vtrace.memory import keep_freed_memory
 
     keep_freed_memory()
-    threads = arguments.threads or len(os.sched_getaffinity(0))
+    cores = arguments.cores or len(os.sched_getaffinity(0))
     _bound_memory()
     try:
-        found = reconstruct_stored(open_stored(arguments.file), threads=threads)
+        found = reconstruct_stored(open_stored(arguments.file), cores=cores)
     except MemoryError as error:
         what = "There is not enough memory for these log records"
         raise UsageError(what, str(arguments.file), str(error), "Write fewer into a file") from error

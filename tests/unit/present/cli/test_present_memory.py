@@ -28,7 +28,7 @@ def test_a_file_that_unpacks_to_more_than_there_is(tmp_path: Path) -> None:
             writer.write_table(table)
     assert file.stat().st_size < 1 << 20
     done = subprocess.run(
-        [sys.executable, "-m", "vtrace.present.cli.main", "reconstruct", str(file), "--json", "--threads", "1"],
+        [sys.executable, "-m", "vtrace.present.cli.main", "reconstruct", str(file), "--json", "--cores", "1"],
         capture_output=True,
         text=True,
         timeout=100,

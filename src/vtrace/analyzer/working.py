@@ -1,0 +1,172 @@
+"""Reconstructs parts of stored records on several cores: by processes, each of which gathers what it finds itself.
+
+Threads would wait for each other: a part takes thousands of short steps of the interpreter, which runs one thread at a
+time. A worker is forked, so it has all that is loaded and compiled. It takes the next part until none is left, then
+tells its findings (`gathering.Findings`); its packets it keeps, and gives those that are asked for.
+
+Which records of each log stream are at hand stands in memory that all workers share.
+"""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+import resource
+import signal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from multiprocessing.sharedctypes import Synchronized
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from vtrace.errors import CannotWorkError, VTraceError
+from vtrace.reconstruct.gathering import Findings, Gathered
+from vtrace.reconstruct.parts import part_of
+from vtrace.reconstruct.schema import Goal
+from vtrace.reconstruct.streams import Name, Streams
+
+Goals = Mapping[tuple[str, int], Goal]
+
+_FORK = multiprocessing.get_context("fork")
+
+
+class Source(Protocol):
+    """One part: gives its records, in the compact form, whenever it is asked."""
+
+    def read(self) -> Sequence[pa.RecordBatch]:
+        """All records of the part."""
+        ...
+
+
+@contextmanager
+def gathered(parts: Sequence[Source], streams: Streams, goals: Goals | None, cores: int) -> Iterator[Gathered]:
+    """All that was found in the parts; the packets can be had until it is left.
+
+    Args:
+        streams: with room for all records, shared if there are several cores; takes note of those that are at hand.
+        goals: where the packets of each (task, pair) should come out, if that is one place.
+        cores: how many parts are worked on at once.
+
+    Raises:
+        VTraceError: as in `Source.read`; or a worker came to an end before it was done.
+        MemoryError: there is not enough; all workers together may use as much as this process may.
+    """
+    found = Gathered()
+    if min(cores, len(parts)) <= 1:
+        for part in parts:
+            take_in(part, found, streams, goals)
+        yield found
+        return
+    workers: list[_Worker] = []
+    # What is there now is looked at by no worker's collector: it would be copied for that.
+    gc.freeze()
+    try:
+        job = _Job(parts, streams, goals, min(cores, len(parts)), _FORK.Value("q", 0))
+        for _ in range(job.workers):
+            workers.append(_Worker(job, [worker.connection for worker in workers]))
+        for worker in workers:
+            findings, names, spans = worker.take()
+            found.join(findings, worker)
+            streams.widen_by_name(names, spans)
+        yield found
+    finally:
+        gc.unfreeze()
+        for worker in workers:
+            worker.stop()
+        for worker in workers:
+            worker.wait()
+
+
+def take_in(part: Source, found: Gathered, streams: Streams, goals: Goals | None) -> None:
+    """Reconstructs a part, and takes note of its packets and records."""
+    own = part_of(part.read(), goals)
+    columns = own.prepared.columns
+    numbers = streams.numbers(own.prepared.places)
+    _, spans = streams.mark(numbers, columns.place, columns.seq, columns.mono_ns)
+    streams.widen(spans)
+    found.add(own)
+
+
+class _Job(NamedTuple):
+    """What all workers are given; `next_part` counts the parts that were taken."""
+
+    parts: Sequence[Source]
+    streams: Streams
+    goals: Goals | None
+    workers: int
+    next_part: Synchronized[int]
+
+
+class _Worker:
+    """A worker, from the outside."""
+
+    def __init__(self, job: _Job, others: Sequence[Connection]) -> None:
+        self.connection, theirs = _FORK.Pipe()
+        # With a copy of our ends a worker would never see that we are gone.
+        self._process = _FORK.Process(target=_work, args=(job, [*others, self.connection], theirs), daemon=True)
+        self._process.start()
+        theirs.close()
+
+    def take(self) -> Any:
+        """What it says next."""
+        try:
+            said = self.connection.recv()
+        except (EOFError, ConnectionError) as error:
+            self._process.join()
+            what = "A process that reconstructs paths came to an end before it was done"
+            raise CannotWorkError(what, "", f"exit code {self._process.exitcode}", "Is there enough memory?") from error
+        if isinstance(said, Exception):
+            raise said
+        return said
+
+    def cut(self, wanted: np.ndarray) -> Callable[[], dict[str, np.ndarray]]:
+        """Asks for its packets of the pairs that are wanted."""
+        self.connection.send(wanted)
+        return self.take
+
+    def stop(self) -> None:
+        """Ends it, whatever it does."""
+        self._process.kill()
+
+    def wait(self) -> None:
+        """Waits until it has ended."""
+        self._process.join()
+        self._process.close()
+        self.connection.close()
+
+
+_Said = tuple[Findings, list[Name], np.ndarray]
+
+
+def _work(job: _Job, ours: Sequence[Connection], connection: Connection) -> None:
+    """What a worker does, until nobody asks any more."""
+    # Who interrupts the program ends the one that started it, and so its workers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for one in ours:
+        one.close()
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    if soft != resource.RLIM_INFINITY:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft // job.workers, hard))
+    found = Gathered()
+    try:
+        while (number := _next(job.next_part)) < len(job.parts):
+            take_in(job.parts[number], found, job.streams, job.goals)
+        said: _Said | Exception = found.findings(), job.streams.names, job.streams.spans
+    except (VTraceError, MemoryError) as error:
+        said = error
+    try:
+        connection.send(said)
+        while True:
+            connection.send(found.cut(connection.recv())())
+    except (EOFError, ConnectionError):
+        return
+
+
+def _next(counter: Synchronized[int]) -> int:
+    with counter.get_lock():
+        taken = counter.value
+        counter.value += 1
+    return taken

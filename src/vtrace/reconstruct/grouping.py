@@ -26,20 +26,18 @@ def group(columns: Columns, tables: Tables) -> tuple[np.ndarray, np.ndarray]:
     number = np.empty(rows, np.int32)
     uses = np.full(len(tables.keys), -1, np.int32)
     if _note_uses(columns, tables, uses):
-        groups = _by_packet(columns.packet, tables.keys, uses, number)
+        sizes = _by_packet(columns.packet, tables.keys, uses, number)
     else:
-        groups = _by_record(columns, tables, number)
-    starts = np.zeros(groups + 1, np.int64)
-    for row in range(rows):
-        starts[number[row] + 1] += 1
-    for one in range(groups):
-        starts[one + 1] += starts[one]
-    at = starts[:groups].copy()
+        sizes = _by_record(columns, tables, number)
+    starts = np.zeros(len(sizes) + 1, np.int64)
+    for one in range(len(sizes)):
+        starts[one + 1] = starts[one] + sizes[one]
+        sizes[one] = starts[one]
     order = np.empty(rows, np.int32)
     for row in range(rows):
         one = number[row]
-        order[at[one]] = row
-        at[one] += 1
+        order[sizes[one]] = row
+        sizes[one] += 1
     return order, starts
 
 
@@ -57,8 +55,8 @@ def _note_uses(columns: Columns, tables: Tables, uses: np.ndarray) -> bool:
 
 
 @compiled
-def _by_packet(packet: np.ndarray, keys: np.ndarray, uses: np.ndarray, number: np.ndarray) -> int:
-    """Numbers the group of each record by looking up each row of the table of packets; how many groups there are.
+def _by_packet(packet: np.ndarray, keys: np.ndarray, uses: np.ndarray, number: np.ndarray) -> np.ndarray:
+    """Numbers the group of each record by looking up each row of the table of packets; how large each group is.
 
     Args:
         uses: of each row its color and epoch; -1 where no record points to it: such a row has no group.
@@ -83,14 +81,17 @@ def _by_packet(packet: np.ndarray, keys: np.ndarray, uses: np.ndarray, number: n
             groups += 1
         else:
             own[one] = own[found]
+    sizes = np.zeros(groups, np.int32)
     for row in range(len(packet)):
-        number[row] = own[packet[row]]
-    return groups
+        found = own[packet[row]]
+        number[row] = found
+        sizes[found] += 1
+    return sizes
 
 
 @compiled
-def _by_record(columns: Columns, tables: Tables, number: np.ndarray) -> int:
-    """Numbers the group of each record by looking up its key, color and epoch; how many there are."""
+def _by_record(columns: Columns, tables: Tables, number: np.ndarray) -> np.ndarray:
+    """Numbers the group of each record by looking up its key, color and epoch; how large each group is."""
     place, packet, places, all_keys = columns.place, columns.packet, tables.places, tables.keys
     shift, mask = _bits(len(place))
     slots = np.full(mask + 1, -1, np.int32)
@@ -109,7 +110,10 @@ def _by_record(columns: Columns, tables: Tables, number: np.ndarray) -> int:
             first[found] = row
             groups += 1
         number[row] = found
-    return groups
+    sizes = np.zeros(groups, np.int32)
+    for row in range(len(number)):
+        sizes[number[row]] += 1
+    return sizes
 
 
 @inlined

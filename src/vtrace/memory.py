@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import re
+import resource
+from pathlib import Path
 
 # Parameters of mallopt(3). Blocks below the threshold are kept when freed; it can't be higher (HEAP_MAX_SIZE / 2).
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -20,3 +23,12 @@ def keep_freed_memory() -> None:
     if mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, _KEPT_BLOCK_BYTES)
         mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
+
+
+def divide_memory(processes: int) -> None:
+    """Lets this process take its part of what may still be taken (RLIMIT_DATA): so many processes do the same."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    if soft != resource.RLIM_INFINITY:
+        (kilobytes,) = re.findall(r"^VmData:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.M)
+        used = 1024 * int(kilobytes)
+        resource.setrlimit(resource.RLIMIT_DATA, (used + max(soft - used, 0) // processes, hard))

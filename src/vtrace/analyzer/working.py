@@ -11,18 +11,18 @@ from __future__ import annotations
 
 import gc
 import multiprocessing
-import resource
+import os
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
-from multiprocessing.sharedctypes import Synchronized
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
 
 from vtrace.errors import CannotWorkError, VTraceError
+from vtrace.memory import divide_memory
 from vtrace.reconstruct.gathering import Findings, Gathered
 from vtrace.reconstruct.parts import part_of
 from vtrace.reconstruct.schema import Goal
@@ -31,6 +31,7 @@ from vtrace.reconstruct.streams import Name, Streams
 Goals = Mapping[tuple[str, int], Goal]
 
 _FORK = multiprocessing.get_context("fork")
+_NUMBER_BYTES = 4
 
 
 class Source(Protocol):
@@ -64,9 +65,10 @@ def gathered(parts: Sequence[Source], streams: Streams, goals: Goals | None, cor
     # What is there now is looked at by no worker's collector: it would be copied for that.
     gc.freeze()
     try:
-        job = _Job(parts, streams, goals, min(cores, len(parts)), _FORK.Value("q", 0))
-        for _ in range(job.workers):
-            workers.append(_Worker(job, [worker.connection for worker in workers]))
+        with _numbers(len(parts)) as numbers:
+            job = _Job(parts, streams, goals, min(cores, len(parts)), numbers)
+            for _ in range(job.workers):
+                workers.append(_Worker(job, [worker.connection for worker in workers]))
         for worker in workers:
             findings, names, spans = worker.take()
             found.join(findings, worker)
@@ -90,14 +92,29 @@ def take_in(part: Source, found: Gathered, streams: Streams, goals: Goals | None
     found.add(own)
 
 
+@contextmanager
+def _numbers(count: int) -> Iterator[int]:
+    """A file in memory with the numbers of parts. Whoever reads one moves the place where all processes read on.
+
+    No lock: nobody who is killed can hold it.
+    """
+    file = os.memfd_create("parts")
+    try:
+        os.write(file, b"".join(number.to_bytes(_NUMBER_BYTES) for number in range(count)))
+        os.lseek(file, 0, os.SEEK_SET)
+        yield file
+    finally:
+        os.close(file)
+
+
 class _Job(NamedTuple):
-    """What all workers are given; `next_part` counts the parts that were taken."""
+    """What all workers are given; `numbers`: a file to take the number of the next part from."""
 
     parts: Sequence[Source]
     streams: Streams
     goals: Goals | None
     workers: int
-    next_part: Synchronized[int]
+    numbers: int
 
 
 class _Worker:
@@ -147,13 +164,11 @@ def _work(job: _Job, ours: Sequence[Connection], connection: Connection) -> None
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for one in ours:
         one.close()
-    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    if soft != resource.RLIM_INFINITY:
-        resource.setrlimit(resource.RLIMIT_DATA, (soft // job.workers, hard))
+    divide_memory(job.workers)
     found = Gathered()
     try:
-        while (number := _next(job.next_part)) < len(job.parts):
-            take_in(job.parts[number], found, job.streams, job.goals)
+        while number := os.read(job.numbers, _NUMBER_BYTES):
+            take_in(job.parts[int.from_bytes(number)], found, job.streams, job.goals)
         said: _Said | Exception = found.findings(), job.streams.names, job.streams.spans
     except (VTraceError, MemoryError) as error:
         said = error
@@ -163,10 +178,3 @@ def _work(job: _Job, ours: Sequence[Connection], connection: Connection) -> None
             connection.send(found.cut(connection.recv())())
     except (EOFError, ConnectionError):
         return
-
-
-def _next(counter: Synchronized[int]) -> int:
-    with counter.get_lock():
-        taken = counter.value
-        counter.value += 1
-    return taken

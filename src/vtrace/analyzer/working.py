@@ -32,6 +32,7 @@ Goals = Mapping[tuple[str, int], Goal]
 
 _FORK = multiprocessing.get_context("fork")
 _NUMBER_BYTES = 4
+_MOST_TURNS = 1000
 
 
 class Source(Protocol):
@@ -65,8 +66,8 @@ def gathered(parts: Sequence[Source], streams: Streams, goals: Goals | None, cor
     # What is there now is looked at by no worker's collector: it would be copied for that.
     gc.freeze()
     try:
-        with _numbers(len(parts)) as numbers:
-            job = _Job(parts, streams, goals, min(cores, len(parts)), numbers)
+        with _turns(len(parts)) as turns:
+            job = _Job(parts, streams, goals, min(cores, len(parts)), turns)
             for _ in range(job.workers):
                 workers.append(_Worker(job, [worker.connection for worker in workers]))
         for worker in workers:
@@ -93,28 +94,34 @@ def take_in(part: Source, found: Gathered, streams: Streams, goals: Goals | None
 
 
 @contextmanager
-def _numbers(count: int) -> Iterator[int]:
-    """A file in memory with the numbers of parts. Whoever reads one moves the place where all processes read on.
+def _turns(parts: int) -> Iterator[int]:
+    """A pipe that holds where each run of parts begins. A worker reads one number, and no other reads it again.
 
     No lock: nobody who is killed can hold it.
     """
-    file = os.memfd_create("parts")
+    reading, writing = os.pipe()
     try:
-        os.write(file, b"".join(number.to_bytes(_NUMBER_BYTES) for number in range(count)))
-        os.lseek(file, 0, os.SEEK_SET)
-        yield file
+        # Few enough for the smallest pipe there is (pipe(7)), so that nobody waits for room.
+        os.write(writing, b"".join(first.to_bytes(_NUMBER_BYTES) for first in range(0, parts, _run_of(parts))))
+        os.close(writing)
+        yield reading
     finally:
-        os.close(file)
+        os.close(reading)
+
+
+def _run_of(parts: int) -> int:
+    """How many parts are taken at once."""
+    return -(-parts // _MOST_TURNS)
 
 
 class _Job(NamedTuple):
-    """What all workers are given; `numbers`: a file to take the number of the next part from."""
+    """What all workers are given; `turns`: a pipe to take the number of the next parts from."""
 
     parts: Sequence[Source]
     streams: Streams
     goals: Goals | None
     workers: int
-    numbers: int
+    turns: int
 
 
 class _Worker:
@@ -167,8 +174,10 @@ def _work(job: _Job, ours: Sequence[Connection], connection: Connection) -> None
     divide_memory(job.workers)
     found = Gathered()
     try:
-        while number := os.read(job.numbers, _NUMBER_BYTES):
-            take_in(job.parts[int.from_bytes(number)], found, job.streams, job.goals)
+        while number := os.read(job.turns, _NUMBER_BYTES):
+            first = int.from_bytes(number)
+            for part in job.parts[first : first + _run_of(len(job.parts))]:
+                take_in(part, found, job.streams, job.goals)
         said: _Said | Exception = found.findings(), job.streams.names, job.streams.spans
     except (VTraceError, MemoryError) as error:
         said = error

@@ -16,6 +16,7 @@ import pytest
 from clouds import EVENTFUL, make_cloud
 
 from vtrace.analyzer import stored as stored_records
+from vtrace.analyzer import working
 from vtrace.analyzer.stored import OfBlobs, Stored, gather, open_stored, reconstruct_stored
 from vtrace.errors import CannotWorkError, UsageError
 from vtrace.reconstruct.answers import KINDS, answers
@@ -51,6 +52,18 @@ def test_processes_give_the_answer_of_one(cloud: Stored, cores: int, told: bool)
     assert {pair.loss for task in whole.tasks for pair in task.pairs} >= {"yes", "no"}
     assert reconstruct_stored(given, cores=cores) == whole
     assert multiprocessing.active_children() == []
+
+
+@pytest.mark.parametrize("parts", [1, 999, 1000, 1001, 2500, 123_456])
+def test_each_part_is_taken_once(parts: int) -> None:
+    # With more parts than a pipe has room for numbers, several are taken at once.
+    with working._turns(parts) as turns:
+        run = working._run_of(parts)
+        taken: list[int] = []
+        while number := os.read(turns, 4):
+            first = int.from_bytes(number)
+            taken += range(parts)[first : first + run]
+    assert taken == list(range(parts))
 
 
 def test_a_stream_that_nobody_told_of_counts_alike(cloud: Stored) -> None:

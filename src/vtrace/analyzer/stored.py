@@ -120,7 +120,7 @@ def gather(stored: Stored, *, cores: int = 1, goals: Goals | None = None) -> Ite
     Args:
         cores, goals: as for `reconstruct_stored`.
     """
-    streams = Streams(stored.ends, records=stored.records, shared=cores > 1)
+    streams = Streams(stored.ends, records=stored.records, shared=min(cores, len(stored.parts)) > 1)
     if not stored.ends:
         # Nobody told how many records there should be: that is found out first, since workers share the room for it.
         for part in stored.parts:

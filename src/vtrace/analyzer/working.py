@@ -1,8 +1,8 @@
 """Reconstructs parts of stored records on several cores: by processes, each of which gathers what it finds itself.
 
 Threads would wait for each other: a part takes thousands of short steps of the interpreter, which runs one thread at a
-time. A worker is forked, so it has all that is loaded and compiled. It takes the next part until none is left, then
-tells its findings (`gathering.Findings`); its packets it keeps, and gives those that are asked for.
+time. A worker is forked when all is loaded and compiled. It takes the next part until none is left, then tells its
+findings (`gathering.Findings`); its packets it keeps, and gives those that are asked for.
 
 Which records of each log stream are at hand stands in memory that all workers share.
 """
@@ -15,18 +15,19 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from multiprocessing.connection import Connection
-from typing import Any, NamedTuple, Protocol
+from multiprocessing.connection import Connection, wait
+from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
 import pyarrow as pa
 
 from vtrace.errors import CannotWorkError, VTraceError
 from vtrace.memory import divide_memory
-from vtrace.reconstruct.gathering import Findings, Gathered
+from vtrace.reconstruct.gathering import Gathered
 from vtrace.reconstruct.parts import part_of
 from vtrace.reconstruct.schema import Goal
-from vtrace.reconstruct.streams import Name, Streams
+from vtrace.reconstruct.streams import Streams
+from vtrace.reconstruct.warm import load_parts
 
 Goals = Mapping[tuple[str, int], Goal]
 
@@ -62,6 +63,7 @@ def gathered(parts: Sequence[Source], streams: Streams, goals: Goals | None, cor
             take_in(part, found, streams, goals)
         yield found
         return
+    load_parts()
     workers: list[_Worker] = []
     # What is there now is looked at by no worker's collector: it would be copied for that.
     gc.freeze()
@@ -70,10 +72,13 @@ def gathered(parts: Sequence[Source], streams: Streams, goals: Goals | None, cor
             job = _Job(parts, streams, goals, min(cores, len(parts)), turns)
             for _ in range(job.workers):
                 workers.append(_Worker(job, [worker.connection for worker in workers]))
-        for worker in workers:
-            findings, names, spans = worker.take()
-            found.join(findings, worker)
-            streams.widen_by_name(names, spans)
+        waiting = {worker.connection: worker for worker in workers}
+        while waiting:
+            for ready in wait(list(waiting)):
+                worker = waiting.pop(cast("Connection", ready))
+                findings, names, spans = worker.take()
+                found.join(findings, worker)
+                streams.widen_by_name(names, spans)
         yield found
     finally:
         gc.unfreeze()
@@ -128,10 +133,14 @@ class _Worker:
     """A worker, from the outside."""
 
     def __init__(self, job: _Job, others: Sequence[Connection]) -> None:
-        self.connection, theirs = _FORK.Pipe()
-        # With a copy of our ends a worker would never see that we are gone.
-        self._process = _FORK.Process(target=_work, args=(job, [*others, self.connection], theirs), daemon=True)
-        self._process.start()
+        try:
+            self.connection, theirs = _FORK.Pipe()
+            # With a copy of our ends a worker would never see that we are gone.
+            self._process = _FORK.Process(target=_work, args=(job, [*others, self.connection], theirs), daemon=True)
+            self._process.start()
+        except OSError as error:
+            what = "A process that reconstructs paths can't be started"
+            raise CannotWorkError(what, "", str(error), "Use fewer cores") from error
         theirs.close()
 
     def take(self) -> Any:
@@ -139,17 +148,23 @@ class _Worker:
         try:
             said = self.connection.recv()
         except (EOFError, ConnectionError) as error:
-            self._process.join()
-            what = "A process that reconstructs paths came to an end before it was done"
-            raise CannotWorkError(what, "", f"exit code {self._process.exitcode}", "Is there enough memory?") from error
+            raise self._ended() from error
         if isinstance(said, Exception):
             raise said
         return said
 
     def cut(self, wanted: np.ndarray) -> Callable[[], dict[str, np.ndarray]]:
         """Asks for its packets of the pairs that are wanted."""
-        self.connection.send(wanted)
+        try:
+            self.connection.send(wanted)
+        except ConnectionError as error:
+            raise self._ended() from error
         return self.take
+
+    def _ended(self) -> CannotWorkError:
+        self._process.join()
+        what = "A process that reconstructs paths came to an end before it was done"
+        return CannotWorkError(what, "", f"exit code {self._process.exitcode}", "Is there enough memory?")
 
     def stop(self) -> None:
         """Ends it, whatever it does."""
@@ -162,9 +177,6 @@ class _Worker:
         self.connection.close()
 
 
-_Said = tuple[Findings, list[Name], np.ndarray]
-
-
 def _work(job: _Job, ours: Sequence[Connection], connection: Connection) -> None:
     """What a worker does, until nobody asks any more."""
     # Who interrupts the program ends the one that started it, and so its workers.
@@ -172,18 +184,27 @@ def _work(job: _Job, ours: Sequence[Connection], connection: Connection) -> None
     for one in ours:
         one.close()
     divide_memory(job.workers)
-    found = Gathered()
     try:
-        while number := os.read(job.turns, _NUMBER_BYTES):
-            first = int.from_bytes(number)
-            for part in job.parts[first : first + _run_of(len(job.parts))]:
-                take_in(part, found, job.streams, job.goals)
-        said: _Said | Exception = found.findings(), job.streams.names, job.streams.spans
-    except (VTraceError, MemoryError) as error:
-        said = error
-    try:
-        connection.send(said)
-        while True:
-            connection.send(found.cut(connection.recv())())
+        try:
+            found = _found(job, connection)
+            connection.send((found.findings(), job.streams.names, job.streams.spans))
+            while True:
+                connection.send(found.cut(connection.recv())())
+        except (VTraceError, MemoryError) as error:
+            connection.send(error)
     except (EOFError, ConnectionError):
+        # Who started us has ended.
         return
+
+
+def _found(job: _Job, connection: Connection) -> Gathered:
+    """All that is found in the parts that this worker gets."""
+    found = Gathered()
+    while number := os.read(job.turns, _NUMBER_BYTES):
+        first = int.from_bytes(number)
+        for part in job.parts[first : first + _run_of(len(job.parts))]:
+            # Nothing is asked before all is told: there is something to read only when the other end is gone.
+            if connection.poll():
+                raise EOFError
+            take_in(part, found, job.streams, job.goals)
+    return found

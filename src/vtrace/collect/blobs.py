@@ -91,7 +91,9 @@ def pruned(batch: pa.RecordBatch) -> pa.RecordBatch:
     used, indices = np.unique(column.indices.to_numpy(), return_inverse=True)
     if len(used) == len(column.dictionary):
         return batch
-    kept = pa.DictionaryArray.from_arrays(pa.array(indices, pa.int32()), column.dictionary.take(pa.array(used)))
+    kept = pa.DictionaryArray.from_arrays(
+        pa.array(indices, column.indices.type), column.dictionary.take(pa.array(used))
+    )
     at = batch.schema.get_field_index(PACKET)
     return batch.set_column(at, pa.field(PACKET, kept.type, nullable=False), kept)
 
@@ -156,6 +158,8 @@ def decode(blob: bytes | memoryview | pa.Buffer) -> pa.RecordBatch:
         # Among the rest it looks whether indices are within their dictionaries.
         batch.validate(full=True)
         _check_schema_once(batch.schema)
+        if empty := [group for group in GROUPS if batch.column(group).dictionary.null_count]:
+            raise ValueError(f"empty values in {', '.join(empty)}")
     except (pa.ArrowException, OSError, StopIteration, IndexError, ValueError) as error:
         raise UsageError("This is no blob of log records", "", str(error), "See docs/records.md") from error
     return batch

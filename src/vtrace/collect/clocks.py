@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-# No part is farther from 0: sums of three, differences of such sums, and four times those fit into 64 bits.
+# No clock is farther from 0, and no part of one. Three parts add up within 64 bits; so do differences of clocks, and
+# some times as much, with which it is reckoned how late records can be.
 MOST_NS = 1 << 58
 
 

@@ -290,7 +290,8 @@ def _cast(table: pa.Table, schema: pa.Schema, path: Path) -> pa.Table:
     columns = []
     for field in schema:
         column = table.column(field.name)
-        if column.null_count:
+        rows = [chunk.dictionary for chunk in column.chunks if pa.types.is_dictionary(chunk.type)]
+        if column.null_count or any(own.null_count for own in rows):
             what = "This file of log records has empty values"
             raise UsageError(what, str(path), f"in the column {field.name}", _NEEDED_TO_READ)
         try:

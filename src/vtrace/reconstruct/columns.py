@@ -82,6 +82,7 @@ def prepare(batches: Sequence[pa.RecordBatch], goals: Mapping[tuple[str, int], G
     begins = np.cumsum([(0,) * (len(GROUPS) + 1), *lengths], axis=0)
     base_ns = rows[PLACE].field(MONO_FIELD).to_numpy()
     _resolve(columns, begins, place_numbers, header_numbers, base_ns, packets[MONO_OFFSET_FIELD])
+    check_bounds("mono_ns", columns.mono_ns, -MOST_NS, MOST_NS)
     place_table, pairs = _place_table(places)
     return Prepared(
         columns=columns,

@@ -143,7 +143,9 @@ class Incremental:
         kept = [(batch, came) for batch, came in zip(batches, came_ns, strict=True) if batch.num_rows]
         self._open, self._came_ns = [batch for batch, _ in kept], [came for _, came in kept]
         if len(self._open) > _MOST_BATCHES:
-            self._open = [compact(flat(pa.Table.from_batches(self._open)))]
+            # Blobs are of the narrowest types, each of its own.
+            parts = [flat(pa.Table.from_batches([batch])) for batch in self._open]
+            self._open = [compact(pa.concat_tables(parts))]
             self._came_ns = [np.concatenate(self._came_ns)]
 
     def _chosen(self, chosen: np.ndarray) -> list[pa.RecordBatch]:

@@ -8,6 +8,7 @@ the clock of that chassis alone.
 from __future__ import annotations
 
 import mmap
+import resource
 from collections.abc import Iterable
 
 import msgspec
@@ -108,8 +109,7 @@ class Streams:
         """Lays the streams out anew, with so much room each, and so many numbers at the beginning of each left out."""
         bases = np.concatenate(([0], np.cumsum(room)))
         length = int(bases[-1])
-        shared = self._shared and length > 0
-        times = np.frombuffer(mmap.mmap(-1, 8 * length), np.int64) if shared else np.zeros(length, np.int64)
+        times = _shared_zeros(length) if self._shared and length else np.zeros(length, np.int64)
         for stream in np.flatnonzero(self._bases >= 0).tolist():
             kept = min(self._room[stream] - dropped[stream], room[stream])
             begin = self._bases[stream] + dropped[stream]
@@ -137,7 +137,7 @@ class Streams:
     def mark(
         self, stream: np.ndarray, place: np.ndarray, seq: np.ndarray, mono: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Takes note of records. Several threads may do so at once, if there is room for all.
+        """Takes note of records. Several processes may do so at once, if they share the room for all.
 
         Args:
             stream: of each place; place, seq, mono: of each record.
@@ -208,17 +208,25 @@ class Streams:
     def _runs(self, until: np.ndarray | None = None) -> np.ndarray:
         """Rows of stream, first and last number, and the times before and behind; up to so many numbers, if given."""
         lengths = self.written - self._settled
-        runs = _missing_runs(self._times, self._bases, lengths, self._settled, lengths if until is None else until)
+        seen = self.spans[:, 0] != _FAR_NS
+        limits = lengths if until is None else until
+        runs = _missing_runs(self._times, self._bases, lengths, seen, self._settled, limits)
         return np.concatenate([runs, *(self._old_holes if until is None else ())])
 
 
 @compiled
 def _missing_runs(
-    times: np.ndarray, bases: np.ndarray, lengths: np.ndarray, settled: np.ndarray, until: np.ndarray
+    times: np.ndarray,
+    bases: np.ndarray,
+    lengths: np.ndarray,
+    seen: np.ndarray,
+    settled: np.ndarray,
+    until: np.ndarray,
 ) -> np.ndarray:
     """The runs of missing numbers of all streams that are believed, as rows of `Streams._runs`.
 
     Args:
+        seen: of each stream whether any of its records is at hand: if not, its room was never touched, nor is it here.
         until: of each stream only runs that begin before so many of its numbers.
     """
     found = np.empty((64, 5), np.int64)
@@ -226,9 +234,9 @@ def _missing_runs(
     for stream in range(len(bases)):
         base = bases[stream]
         end = base + lengths[stream] if base >= 0 else base
-        at = _end_of_run(times, base, end, False)
+        at = _end_of_run(times, base, end, False) if seen[stream] else base
         while at < end and at - base < until[stream]:
-            behind = _end_of_run(times, at, end, True)
+            behind = _end_of_run(times, at, end, True) if seen[stream] else end
             if count == len(found):
                 wider = np.empty((2 * count, 5), np.int64)
                 wider[:count] = found
@@ -249,6 +257,21 @@ def _end_of_run(times: np.ndarray, at: int, end: int, missing: bool) -> int:
     while at < end and (times[at] == 0) == missing:
         at += 1
     return at
+
+
+def _shared_zeros(length: int) -> np.ndarray:
+    """Numbers in memory that forked processes share.
+
+    Raises:
+        MemoryError: there is not so much. The system doesn't count such memory with a process's own (RLIMIT_DATA).
+    """
+    soft, _ = resource.getrlimit(resource.RLIMIT_DATA)
+    if soft != resource.RLIM_INFINITY and 8 * length > soft:
+        raise MemoryError(f"{8 * length:,} bytes for log streams")
+    try:
+        return np.frombuffer(mmap.mmap(-1, 8 * length), np.int64)
+    except (OSError, OverflowError) as error:
+        raise MemoryError(f"{8 * length:,} bytes for log streams") from error
 
 
 @compiled

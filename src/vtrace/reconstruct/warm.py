@@ -11,6 +11,8 @@ from vtrace.model.record import LogRecord, Point
 from vtrace.model.record_schema import from_table, to_table
 from vtrace.reconstruct.incremental import Incremental
 from vtrace.reconstruct.live import hops_of
+from vtrace.reconstruct.parts import part_of
+from vtrace.reconstruct.streams import Streams
 from vtrace.reconstruct.whole import reconstruct
 
 _RECORD = LogRecord(
@@ -26,6 +28,14 @@ def load() -> None:
     from_table(reconstruct(to_table([_RECORD])).records)
     # A collection that looks at all of it takes 50 ms, in which no copy is read.
     gc.freeze()
+
+
+@functools.cache
+def load_parts() -> None:
+    """Loads, or compiles, what parts of a file need; once in a process, and for all that are forked then."""
+    part, streams = part_of([compact(to_table([_RECORD]))]), Streams()
+    columns = part.prepared.columns
+    streams.mark(streams.numbers(part.prepared.places), columns.place, columns.seq, columns.mono_ns)
 
 
 def warm() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import resource
 import signal
 from collections.abc import Sequence
 from pathlib import Path
@@ -116,23 +117,72 @@ def test_who_is_interrupted_leaves_no_worker_behind(cloud: Stored) -> None:
     assert multiprocessing.active_children() == []
 
 
-def test_workers_end_when_who_started_them_is_killed(cloud: Stored) -> None:
+class Counted(NamedTuple):
+    """A part that tells when it is read; the first that is ends who started the reader."""
+
+    pipe: int
+    part: OfBlobs
+    kills: bool
+
+    def read(self) -> Sequence[pa.RecordBatch]:
+        os.write(self.pipe, b".")
+        if self.kills:
+            os.kill(os.getppid(), signal.SIGKILL)
+        return self.part.read()
+
+
+@pytest.mark.parametrize("kills", [True, False])
+def test_workers_end_when_who_started_them_is_killed(cloud: Stored, kills: bool) -> None:
     ours, theirs = os.pipe()
+    first = cloud.parts[0]
+    assert isinstance(first, OfBlobs)
+    parts = [Counted(theirs, first, kills and number == 0) for number in range(900)]
     if (parent := os.fork()) == 0:
-        os.close(ours)
-        with gather(cloud, cores=2):
-            children = multiprocessing.active_children()
-            os.write(theirs, b" ".join(str(child.pid).encode() for child in children))
-            os.kill(os.getpid(), signal.SIGKILL)
+        try:
+            os.close(ours)
+            with gather(msgspec.structs.replace(cloud, parts=parts), cores=2):
+                os.kill(os.getpid(), signal.SIGKILL)
+        finally:
+            os._exit(1)
     os.close(theirs)
-    os.waitpid(parent, 0)
+    assert os.waitpid(parent, 0)[1] == signal.SIGKILL
     # The workers have the other end, too: it is closed when they have ended.
     told = b""
-    while piece := os.read(ours, 100):
+    while piece := os.read(ours, 1000):
         told += piece
     os.close(ours)
-    assert len(told.split()) == 2
-    assert not any(Path(f"/proc/{pid}/exe").exists() for pid in map(int, told.split()))
+    assert len(told) < 100 if kills else len(told) == 900
+
+
+def test_a_worker_that_ends_after_it_told_its_findings_is_named(cloud: Stored) -> None:
+    with gather(cloud, cores=2) as (found, _):
+        for child in multiprocessing.active_children():
+            assert child.pid
+            os.kill(child.pid, signal.SIGKILL)
+            child.join()
+        with pytest.raises(CannotWorkError, match="exit code -9"):
+            found.rows()
+
+
+def test_a_table_is_worked_on_by_several_processes(cloud: Stored, tmp_path: Path) -> None:
+    path = make_cloud(tmp_path / "x.parquet", **EVENTFUL)
+    given = open_stored(path)
+    assert len(given.parts) > 10
+    assert reconstruct_stored(given, cores=3) == reconstruct_stored(given)
+
+
+def test_log_streams_that_say_too_much_take_no_memory(cloud: Stored) -> None:
+    many = tuple(
+        msgspec.structs.replace(cloud.ends[0], chassis=f"no{number}", written=4 << 20) for number in range(999)
+    )
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (8 << 30, hard))
+    try:
+        for cores in (1, 2):
+            with pytest.raises(MemoryError):
+                reconstruct_stored(msgspec.structs.replace(cloud, ends=(*cloud.ends, *many)), cores=cores)
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
 def test_a_part_is_one_of_the_files_blobs(cloud: Stored) -> None:

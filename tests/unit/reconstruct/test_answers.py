@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from vtrace.attribute import patterns
+from vtrace.collect import blobs
 from vtrace.collect.blobs import compact
 from vtrace.model.record import EvidenceRecord, LogRecord, Point, StreamEnd
 from vtrace.model.record_schema import to_table
@@ -337,6 +338,19 @@ def test_micro_batches_give_the_answer_of_the_whole(kinds: list[str], seed: int,
 
 def batch(records: Iterable[LogRecord]) -> pa.RecordBatch:
     return compact(to_table(records))
+
+
+def test_blobs_of_different_types_are_kept_together() -> None:
+    made = cloud(["switched", "routed", "hairpin", "routed 4"] * 12)
+    stream = Incremental(made.ends, horizon_ns=1000 * S)
+    batches = [blobs.decode(blobs.encode(to_table(r for r in made.records if r.key == key))) for key in range(1, 49)]
+    assert len({str(one.schema) for one in batches}) > 1
+    for number, one in enumerate(batches):
+        stream.add(one, number * S)
+        stream.add(one.slice(1, 1), number * S)
+        assert stream.open_records == stream.records - stream.repeated
+    assert stream.answers().packets == len(batches)
+    assert stream.answers().tasks == at_once(made.records, made.ends).tasks
 
 
 def test_state_is_bounded_and_the_answer_the_same() -> None:

@@ -29,6 +29,11 @@ def divide_memory(processes: int) -> None:
     """Lets this process take its part of what may still be taken (RLIMIT_DATA): so many processes do the same."""
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
     if soft != resource.RLIM_INFINITY:
-        (kilobytes,) = re.findall(r"^VmData:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.M)
-        used = 1024 * int(kilobytes)
+        used = bytes_told("self/status")["VmData"]
         resource.setrlimit(resource.RLIMIT_DATA, (used + max(soft - used, 0) // processes, hard))
+
+
+def bytes_told(file: str) -> dict[str, int]:
+    """Fields of a file below /proc that are kilobytes, in bytes (proc(5): PID/status, PID/smaps_rollup)."""
+    text = Path("/proc", file).read_text()
+    return {name: 1024 * int(kilobytes) for name, kilobytes in re.findall(r"^(\w+):\s+(\d+) kB$", text, re.M)}

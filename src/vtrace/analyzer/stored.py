@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from vtrace.analyzer.working import Goals, Source, gathered
+from vtrace.analyzer.working import Goals, Source, gathered, shared_zeros
 from vtrace.collect import blobs
 from vtrace.collect.store import BlobStore, StoredBlob, is_blob_store, read_records
 from vtrace.model.record import EvidenceRecord, StreamEnd
@@ -120,7 +120,8 @@ def gather(stored: Stored, *, cores: int = 1, goals: Goals | None = None) -> Ite
     Args:
         cores, goals: as for `reconstruct_stored`.
     """
-    streams = Streams(stored.ends, records=stored.records, shared=min(cores, len(stored.parts)) > 1)
+    cores = min(cores, len(stored.parts))
+    streams = Streams(stored.ends, records=stored.records, zeros=shared_zeros if cores > 1 else None)
     if not stored.ends:
         # Nobody told how many records there should be: that is found out first, since workers share the room for it.
         for part in stored.parts:

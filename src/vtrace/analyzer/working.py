@@ -10,8 +10,10 @@ Which records of each log stream are at hand stands in memory that all workers s
 from __future__ import annotations
 
 import gc
+import mmap
 import multiprocessing
 import os
+import resource
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -49,16 +51,16 @@ def gathered(parts: Sequence[Source], streams: Streams, goals: Goals | None, cor
     """All that was found in the parts; the packets can be had until it is left.
 
     Args:
-        streams: with room for all records, shared if there are several cores; takes note of those that are at hand.
+        streams: with room for all records, for several cores in `shared_zeros`; takes note of those that are at hand.
         goals: where the packets of each (task, pair) should come out, if that is one place.
-        cores: how many parts are worked on at once.
+        cores: how many parts are worked on at once; no more than there are.
 
     Raises:
         VTraceError: as in `Source.read`; or a worker came to an end before it was done.
         MemoryError: there is not enough; all workers together may use as much as this process may.
     """
     found = Gathered()
-    if min(cores, len(parts)) <= 1:
+    if cores <= 1:
         for part in parts:
             take_in(part, found, streams, goals)
         yield found
@@ -69,7 +71,7 @@ def gathered(parts: Sequence[Source], streams: Streams, goals: Goals | None, cor
     gc.freeze()
     try:
         with _turns(len(parts)) as turns:
-            job = _Job(parts, streams, goals, min(cores, len(parts)), turns)
+            job = _Job(parts, streams, goals, cores, turns)
             for _ in range(job.workers):
                 workers.append(_Worker(job, [worker.connection for worker in workers]))
         waiting = {worker.connection: worker for worker in workers}
@@ -86,6 +88,23 @@ def gathered(parts: Sequence[Source], streams: Streams, goals: Goals | None, cor
             worker.stop()
         for worker in workers:
             worker.wait()
+
+
+def shared_zeros(length: int) -> np.ndarray:
+    """Numbers in memory that forked processes share.
+
+    Raises:
+        MemoryError: there is not so much. The system doesn't count such memory with a process's own (RLIMIT_DATA).
+    """
+    if not length:
+        return np.zeros(0, np.int64)
+    soft, _ = resource.getrlimit(resource.RLIMIT_DATA)
+    if soft != resource.RLIM_INFINITY and 8 * length > soft:
+        raise MemoryError(f"{8 * length:,} bytes for log streams")
+    try:
+        return np.frombuffer(mmap.mmap(-1, 8 * length), np.int64)
+    except (OSError, OverflowError) as error:
+        raise MemoryError(f"{8 * length:,} bytes for log streams") from error
 
 
 def take_in(part: Source, found: Gathered, streams: Streams, goals: Goals | None) -> None:

@@ -192,18 +192,14 @@ def _check_schema(schema: pa.Schema) -> None:
         raise UsageError(what, ", ".join(wrong), "", "It needs those of docs/records.md")
 
 
-def check_values(points: pa.Array | pa.ChunkedArray, **clocks: pa.Array | pa.ChunkedArray) -> None:
+def check_values(points: np.ndarray, mono_ns: np.ndarray) -> None:
     """Holds records to what no agent can have written, and what reckons with them relies on.
-
-    Args:
-        points: observation points; clocks: by name monotonic clocks, or parts of them.
 
     Raises:
         UsageError: an observation point that there is not, or a clock that has run for more than 9 years.
     """
-    check_bounds("point", points.to_numpy(), 0, max(Point))
-    for name, column in clocks.items():
-        check_bounds(name, column.to_numpy(), -MOST_NS, MOST_NS)
+    check_bounds("point", points, 0, max(Point))
+    check_bounds("mono_ns", mono_ns, -MOST_NS, MOST_NS)
 
 
 def check_bounds(name: str, values: np.ndarray, low: int, high: int) -> None:

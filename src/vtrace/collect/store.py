@@ -263,7 +263,7 @@ def _flat(table: pa.Table, path: Path) -> pa.Table:
     _check_columns(table.schema, RECORD_SCHEMA, path)
     table = _cast(table, RECORD_SCHEMA, path)
     try:
-        blobs.check_values(table.column("point"), mono_ns=table.column("mono_ns"))
+        blobs.check_values(table.column("point").to_numpy(), table.column("mono_ns").to_numpy())
     except UsageError as error:
         raise UsageError(error.what, f"{path}, {error.where}", error.why, error.next_step) from error
     return _with_metadata(table, metadata)

@@ -14,6 +14,7 @@ import msgspec
 from vtrace.color import registry
 from vtrace.lab.programs import run_on
 from vtrace.lab.state import LabServer, LabState
+from vtrace.memory import bytes_told
 from vtrace.ovs.flowtext import parse_dump
 
 _OURS = f"cookie=0x{registry.COOKIE_MAGIC << 48:x}/0x{registry.COOKIE_MAGIC_MASK:x}"
@@ -94,9 +95,8 @@ def children_ns(pid: int) -> int:
 
 def memory_mb(pid: int) -> dict[str, float]:
     """PSS and RSS of a process, in MiB (/proc/PID/smaps_rollup, proc(5))."""
-    text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    found = dict(re.findall(r"^(Rss|Pss):\s+(\d+) kB$", text, re.M))
-    return {name.lower(): int(value) / 1024 for name, value in found.items()}
+    told = bytes_told(f"{pid}/smaps_rollup")
+    return {name.lower(): told[name] / (1 << 20) for name in ("Rss", "Pss")}
 
 
 def vswitchd_pid(server: LabServer) -> int:

@@ -13,19 +13,17 @@ import contextlib
 import gc
 import importlib
 import os
-import re
 import resource
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from vtrace.memory import keep_freed_memory
+from vtrace.memory import bytes_told, keep_freed_memory
 
 if TYPE_CHECKING:
     from vtrace.measuring.tally import Tally
@@ -92,9 +90,8 @@ def _run(name: str, file: Path, warm: Path, cores: int) -> dict[str, Any]:
     began = time.perf_counter()
     form(file, cores)
     again_s = time.perf_counter() - began
-    # Looking at workers' memory takes time: it is done in a run of its own.
-    with highest_of_all() as processes:
-        form(file, cores)
+    # To look at workers' memory takes time: that is done in a run of its own.
+    peak_mb = _highest_mb(lambda: form(file, cores)) if _had_workers() else after["VmHWM"]
     return {
         "import_s": import_s,
         "warm_s": warm_s,
@@ -103,7 +100,7 @@ def _run(name: str, file: Path, warm: Path, cores: int) -> dict[str, Any]:
         "cpu_s": sum(used) - sum(cpu_s),
         "system_s": used[1] - cpu_s[1],
         "before_mb": before["VmRSS"],
-        "peak_mb": processes.mb or after["VmHWM"],
+        "peak_mb": peak_mb,
         "mapped_mb": after["RssFile"] - before["RssFile"],
         "tally": tally,
         "stages": stages,
@@ -124,9 +121,8 @@ def _forget_peak() -> None:
 
 
 def _memory() -> dict[str, float]:
-    """Fields of /proc/self/status (proc(5)) that are kilobytes, in MiB."""
-    text = Path("/proc/self/status").read_text()
-    return {name: int(kilobytes) * 1024 / _MEBI for name, kilobytes in re.findall(r"^(\w+):\s+(\d+) kB$", text, re.M)}
+    """What /proc/self/status says of this process's memory, in MiB."""
+    return {name: told / _MEBI for name, told in bytes_told("self/status").items()}
 
 
 def _cpu_s() -> tuple[float, float]:
@@ -135,35 +131,34 @@ def _cpu_s() -> tuple[float, float]:
     return sum(used.ru_utime for used in both), sum(used.ru_stime for used in both)
 
 
-class Highest:
-    """The most memory that was seen in use; 0 where there were no child processes."""
-
-    mb = 0.0
+def _had_workers() -> bool:
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss > 0
 
 
-@contextmanager
-def highest_of_all() -> Iterator[Highest]:
-    """Looks every 10 ms how much memory this process and its children use: shared memory counts once (Pss, proc(5))."""
-    found, done = Highest(), threading.Event()
+def _highest_mb(work: Callable[[], object]) -> float:
+    """The most memory that this process and its children use, in MiB, looked at every 10 ms while it works.
+
+    What they share counts once (Pss, proc(5)).
+    """
+    highest, done = [0], threading.Event()
 
     def look() -> None:
         while not done.wait(_LOOK_S):
-            children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-            kilobytes = 0
-            for process in [*children, "self"] if children else ():
+            used = 0
+            for process in [*Path(f"/proc/self/task/{os.getpid()}/children").read_text().split(), "self"]:
                 # It may have ended.
                 with contextlib.suppress(OSError):
-                    rollup = Path(f"/proc/{process}/smaps_rollup").read_text()
-                    kilobytes += sum(map(int, re.findall(r"^Pss:\s+(\d+) kB$", rollup, re.M)))
-            found.mb = max(found.mb, kilobytes * 1024 / _MEBI)
+                    used += bytes_told(f"{process}/smaps_rollup").get("Pss", 0)
+            highest.append(used)
 
     looking = threading.Thread(target=look)
     looking.start()
     try:
-        yield found
+        work()
     finally:
         done.set()
         looking.join()
+    return max(highest) / _MEBI
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vtrace.collect.blobs import check_bounds
+from vtrace.collect.blobs import check_bounds, check_values
 from vtrace.collect.clocks import MOST_NS
 from vtrace.compiled import compiled
 from vtrace.errors import UsageError
@@ -57,7 +57,7 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def prepare(batches: Sequence[pa.RecordBatch], goals: Mapping[tuple[str, int], Goal] | None = None) -> Prepared:
-    """Joins batches of the compact form.
+    """Joins batches of the compact form, and looks whether all that compiled code relies on is there, and can be.
 
     Args:
         goals: where the packets of each (task, pair) should come out, if that is one place.
@@ -66,7 +66,6 @@ def prepare(batches: Sequence[pa.RecordBatch], goals: Mapping[tuple[str, int], G
         UsageError: records lack values, or say what can't be.
     """
     rows = {group: _joined(batches, group) for group in GROUPS}
-    _check(rows)
     places, place_numbers = _unified(rows[PLACE], PLACE)
     headers, header_numbers = _unified(rows[HEADERS], HEADERS)
     packets = {field.name: rows[PACKET].field(field.name).to_numpy() for field in rows[PACKET].type}
@@ -77,12 +76,13 @@ def prepare(batches: Sequence[pa.RecordBatch], goals: Mapping[tuple[str, int], G
         seq=_column(batches, "seq"),
         mono_ns=_column(batches, MONO_DELTA_FIELD),
     )
-    check_bounds(MONO_DELTA_FIELD, columns.mono_ns, -MOST_NS, MOST_NS)
+    base_ns, offset_ns = rows[PLACE].field(MONO_FIELD).to_numpy(), packets[MONO_OFFSET_FIELD]
+    for name, part_ns in ((MONO_FIELD, base_ns), (MONO_OFFSET_FIELD, offset_ns), (MONO_DELTA_FIELD, columns.mono_ns)):
+        check_bounds(name, part_ns, -MOST_NS, MOST_NS)
     lengths = [(len(batch), *(len(batch.column(group).dictionary) for group in GROUPS)) for batch in batches]
     begins = np.cumsum([(0,) * (len(GROUPS) + 1), *lengths], axis=0)
-    base_ns = rows[PLACE].field(MONO_FIELD).to_numpy()
-    _resolve(columns, begins, place_numbers, header_numbers, base_ns, packets[MONO_OFFSET_FIELD])
-    check_bounds("mono_ns", columns.mono_ns, -MOST_NS, MOST_NS)
+    _resolve(columns, begins, place_numbers, header_numbers, base_ns, offset_ns)
+    check_values(places.column("point").to_numpy(), columns.mono_ns)
     place_table, pairs = _place_table(places)
     return Prepared(
         columns=columns,
@@ -101,20 +101,13 @@ def prepare(batches: Sequence[pa.RecordBatch], goals: Mapping[tuple[str, int], G
 
 
 def _joined(batches: Sequence[pa.RecordBatch], group: str) -> pa.StructArray:
-    """The dictionaries of a group of all batches, one after the other."""
+    """The dictionaries of a group of all batches, one after the other; each value is there."""
     type_ = struct_type(group)
-    return pa.concat_arrays([_as(batch.column(group).dictionary, type_) for batch in batches])
-
-
-def _check(rows: Mapping[str, pa.StructArray]) -> None:
-    """Looks whether all that compiled code relies on is there, and can be: it checks nothing itself."""
-    for group, own in rows.items():
-        empty = [field.name for field in own.type if own.field(field.name).null_count]
-        if empty or own.null_count:
-            raise _empty(", ".join(empty) or group)
-    check_bounds("point", rows[PLACE].field("point").to_numpy(), 0, max(Point))
-    for group, name in ((PLACE, MONO_FIELD), (PACKET, MONO_OFFSET_FIELD)):
-        check_bounds(name, rows[group].field(name).to_numpy(), -MOST_NS, MOST_NS)
+    rows = pa.concat_arrays([_as(batch.column(group).dictionary, type_) for batch in batches])
+    empty = [name for name in type_.names if rows.field(name).null_count]
+    if empty or rows.null_count:
+        raise _empty(", ".join(empty) or group)
+    return rows
 
 
 def _empty(where: str) -> UsageError:

@@ -91,14 +91,14 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
     unclaimed_records: int
 
 
-Packets = Callable[[], dict[str, np.ndarray]]
+PendingPackets = Callable[[], dict[str, np.ndarray]]
 """Waits for columns of packets by name (`PacketRows.columns`): several can be asked for before one is waited for."""
 
 
 class PacketSource(Protocol):
     """Has the packets of findings, in their numbers."""
 
-    def cut(self, wanted: np.ndarray) -> Packets:
+    def cut(self, wanted: np.ndarray) -> PendingPackets:
         """Asks for the packets of the pairs that are wanted."""
         ...
 
@@ -108,7 +108,7 @@ class _OfPart(NamedTuple):
 
     columns: dict[str, np.ndarray]
 
-    def cut(self, wanted: np.ndarray) -> Packets:
+    def cut(self, wanted: np.ndarray) -> PendingPackets:
         def take() -> dict[str, np.ndarray]:
             rows = np.flatnonzero(wanted[self.columns["pair"]])
             return {name: values[rows] for name, values in self.columns.items()}
@@ -122,7 +122,7 @@ class _Kept(NamedTuple):
     source: PacketSource
     numbers: dict[str, np.ndarray]
 
-    def cut(self, wanted: np.ndarray) -> Packets:
+    def cut(self, wanted: np.ndarray) -> PendingPackets:
         own = self.source.cut(wanted[self.numbers["pair"]])
 
         def take() -> dict[str, np.ndarray]:
@@ -226,7 +226,7 @@ class Gathered:
             unclaimed_records=self.unclaimed_records,
         )
 
-    def cut(self, wanted: np.ndarray) -> Packets:
+    def cut(self, wanted: np.ndarray) -> PendingPackets:
         """Asks for the packets of the pairs that are wanted, in no order that means anything."""
         asked = [kept.cut(wanted) for kept in self._rows]
 

@@ -26,9 +26,14 @@ def group(columns: Columns, tables: Tables) -> tuple[np.ndarray, np.ndarray]:
     number = np.empty(rows, np.int32)
     uses = np.full(len(tables.keys), -1, np.int32)
     if _note_uses(columns, tables, uses):
-        sizes = _by_packet(columns.packet, tables.keys, uses, number)
+        sizes = _number(columns.packet, tables.keys, uses, number)
     else:
-        sizes = _by_record(columns, tables, number)
+        # Each record as a row of its own.
+        own = np.arange(rows).astype(np.int32)
+        keys, uses = np.empty(rows, np.int64), np.empty(rows, np.int32)
+        for row in range(rows):
+            keys[row], uses[row] = tables.keys[columns.packet[row]], tables.places[columns.place[row], USE]
+        sizes = _number(own, keys, uses, number)
     starts = np.zeros(len(sizes) + 1, np.int64)
     for one in range(len(sizes)):
         starts[one + 1] = starts[one] + sizes[one]
@@ -55,21 +60,24 @@ def _note_uses(columns: Columns, tables: Tables, uses: np.ndarray) -> bool:
 
 
 @compiled
-def _by_packet(packet: np.ndarray, keys: np.ndarray, uses: np.ndarray, number: np.ndarray) -> np.ndarray:
+def _number(packet: np.ndarray, keys: np.ndarray, uses: np.ndarray, number: np.ndarray) -> np.ndarray:
     """Numbers the group of each record by looking up each row of the table of packets; how large each group is.
 
     Args:
         uses: of each row its color and epoch; -1 where no record points to it: such a row has no group.
     """
+    bits = 4
+    while 1 << bits < 2 * len(keys):
+        bits += 1
+    shift, mask = np.uint64(64 - bits), (1 << bits) - 1
+    slots = np.full(1 << bits, -1, np.int32)
     own = np.empty(len(keys), np.int32)
-    shift, mask = _bits(len(keys))
-    slots = np.full(mask + 1, -1, np.int32)
     groups = 0
     for one in range(len(keys)):
         if uses[one] < 0:
             continue
         key, use = keys[one], uses[one]
-        at = np.int64(_hashed(key, use) >> shift)
+        at = np.int64((np.uint64(key) + np.uint64(use) * _MIX) * _SPREAD >> shift)
         found = slots[at]
         # A slot holds the first row of a group.
         while found >= 0 and (keys[found] != key or uses[found] != use):
@@ -87,47 +95,6 @@ def _by_packet(packet: np.ndarray, keys: np.ndarray, uses: np.ndarray, number: n
         number[row] = found
         sizes[found] += 1
     return sizes
-
-
-@compiled
-def _by_record(columns: Columns, tables: Tables, number: np.ndarray) -> np.ndarray:
-    """Numbers the group of each record by looking up its key, color and epoch; how large each group is."""
-    place, packet, places, all_keys = columns.place, columns.packet, tables.places, tables.keys
-    shift, mask = _bits(len(place))
-    slots = np.full(mask + 1, -1, np.int32)
-    first = np.empty(len(place), np.int32)
-    groups = 0
-    for row in range(len(place)):
-        key, use = all_keys[packet[row]], places[place[row], USE]
-        at = np.int64(_hashed(key, use) >> shift)
-        found = slots[at]
-        while found >= 0 and (all_keys[packet[first[found]]] != key or places[place[first[found]], USE] != use):
-            at = (at + 1) & mask
-            found = slots[at]
-        if found < 0:
-            found = np.int32(groups)
-            slots[at] = found
-            first[found] = row
-            groups += 1
-        number[row] = found
-    sizes = np.zeros(groups, np.int32)
-    for row in range(len(number)):
-        sizes[number[row]] += 1
-    return sizes
-
-
-@inlined
-def _hashed(key: int, use: int) -> np.uint64:
-    return (np.uint64(key) + np.uint64(use) * _MIX) * _SPREAD
-
-
-@inlined
-def _bits(most: int) -> tuple[np.uint64, int]:
-    """Of a hash table that is at most half full: by how much hashes are shifted to be slots, and the last slot."""
-    bits = 4
-    while 1 << bits < 2 * most:
-        bits += 1
-    return np.uint64(64 - bits), (1 << bits) - 1
 
 
 @compiled

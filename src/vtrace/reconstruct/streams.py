@@ -7,9 +7,7 @@ the clock of that chassis alone.
 
 from __future__ import annotations
 
-import mmap
-import resource
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import msgspec
 import numpy as np
@@ -53,15 +51,18 @@ class Streams:
             chassis's monotonic clock.
     """
 
-    def __init__(self, ends: Iterable[StreamEnd] = (), *, records: int = 0, shared: bool = False) -> None:
+    def __init__(
+        self, ends: Iterable[StreamEnd] = (), *, records: int = 0, zeros: Callable[[int], np.ndarray] | None = None
+    ) -> None:
         """Makes room.
 
         Args:
             ends: what agents say that they have written.
             records: how many records there are at hand: far more than that nobody is believed.
-            shared: processes that are forked once there is room for all take note of records where this one does.
+            zeros: gives room for so many numbers, all 0 (default: memory of this process). In shared memory processes
+                that are forked once there is room for all take note of records where this one does.
         """
-        self._shared = shared
+        self._zeros = zeros or (lambda length: np.zeros(length, np.int64))
         self.names: list[Name] = []
         self.written = np.zeros(0, np.int64)
         self.spans = np.zeros((0, 2), np.int64)
@@ -108,8 +109,7 @@ class Streams:
     def _lay(self, room: np.ndarray, dropped: np.ndarray) -> None:
         """Lays the streams out anew, with so much room each, and so many numbers at the beginning of each left out."""
         bases = np.concatenate(([0], np.cumsum(room)))
-        length = int(bases[-1])
-        times = _shared_zeros(length) if self._shared and length else np.zeros(length, np.int64)
+        times = self._zeros(int(bases[-1]))
         for stream in np.flatnonzero(self._bases >= 0).tolist():
             kept = min(self._room[stream] - dropped[stream], room[stream])
             begin = self._bases[stream] + dropped[stream]
@@ -257,21 +257,6 @@ def _end_of_run(times: np.ndarray, at: int, end: int, missing: bool) -> int:
     while at < end and (times[at] == 0) == missing:
         at += 1
     return at
-
-
-def _shared_zeros(length: int) -> np.ndarray:
-    """Numbers in memory that forked processes share.
-
-    Raises:
-        MemoryError: there is not so much. The system doesn't count such memory with a process's own (RLIMIT_DATA).
-    """
-    soft, _ = resource.getrlimit(resource.RLIMIT_DATA)
-    if soft != resource.RLIM_INFINITY and 8 * length > soft:
-        raise MemoryError(f"{8 * length:,} bytes for log streams")
-    try:
-        return np.frombuffer(mmap.mmap(-1, 8 * length), np.int64)
-    except (OSError, OverflowError) as error:
-        raise MemoryError(f"{8 * length:,} bytes for log streams") from error
 
 
 @compiled
